@@ -1,1 +1,1 @@
-"""Make a lexicon from two vocabularies with vectors: neighbours, relative representations, recipes."""
+"""Align two vocabularies: recipes, comparable token vectors, nearest neighbours, and the lexicon they produce."""

@@ -1,10 +1,10 @@
-"""From a text in two tokenisations to a lexicon, by any recipe of `registry.py`.
+"""Make a lexicon from a text in two tokenisations, by any recipe of `registry.py`.
 
 The papers' algorithm (TokAlign sections 3.1 to 3.3), step by step in `align`:
 
 1. Copy tokens that both vocabularies have, and match special tokens by role (`copies.py`).
-2. Learn token vectors from the text in either tokenisation, or from the model, and make them comparable (`spaces.py`).
-3. Find the most similar source tokens of each other target token.
+2. Learn token vectors from the text in both tokenisations, or from the model, and make them comparable (`spaces.py`).
+3. Find the most similar source tokens of every other target token.
 4. Copy the row of the best one, or mix several (`mixture.py`). Tokens without a vector get the recipe's fallback
    (`baselines.py`, or a method such as `focus.py`).
 """
@@ -23,7 +23,7 @@ from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse, reverse_of
 from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.methods.inputs import Inputs
-from tokalign_lab.alignment.methods.spaces import N_CANDIDATES, Space, find_candidates, turned_space
+from tokalign_lab.alignment.methods.spaces import N_CANDIDATES, Space, find_candidates, swapped_space
 from tokalign_lab.alignment.registry import RECIPES as RECIPES
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.search.neighbours import Candidates
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
     from tokalign_lab.alignment.methods.inputs import Donor
 
-_ASSIGNED_AMONG = 50  # candidates of a one-to-one assignment: with ten, many tokens get none
+_ASSIGNMENT_CANDIDATES = 50  # per token in a one-to-one assignment: with ten, many tokens get no source token
 
 
 @dataclass
 class Alignment:
-    """A lexicon, its vectors (None for recipes without), and seconds by step."""
+    """A lexicon, its token vectors (None for recipes without vectors), and seconds by step."""
 
     lexicon: Lexicon
     source_vectors: TokenVectors | None = None
@@ -53,7 +53,10 @@ class Alignment:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path | str) -> None:
-        """Write lexicon.parquet, and source.npz and target.npz if there are vectors."""
+        """Write lexicon.parquet, and source.npz and target.npz if there are vectors.
+
+        Raises InputError if the folder has other files.
+        """
         with atomic_folder(Path(folder), _is_alignment) as temporary:
             self.lexicon.save(temporary / "lexicon.parquet")
             for name, vectors in (("source", self.source_vectors), ("target", self.target_vectors)):
@@ -62,7 +65,7 @@ class Alignment:
 
     @classmethod
     def load(cls, folder: Path | str) -> Alignment:
-        """Read what `save` wrote; seconds are not stored."""
+        """Read what `save` wrote; seconds are not stored. Raises InputError if it is missing or damaged."""
         folder = Path(folder)
         vectors = [
             TokenVectors.load(path) if (path := folder / f"{name}.npz").exists() else None
@@ -87,10 +90,10 @@ def align(
     one_to_one: bool = False,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> Alignment:
-    """Find for each target token the source rows of its new row.
+    """Find, for each target token, the source rows that make its new row.
 
-    Raises `InputError` for an unknown recipe or overlap, or if the recipe needs shared tokens, a model or a donor and
-    there is none.
+    Raises `InputError` for an unknown recipe or overlap, if the recipe lacks shared tokens, a model or a donor that it
+    needs, or if it cannot be one-to-one.
 
     Parameters
     ----------
@@ -99,21 +102,21 @@ def align(
     recipe
         A name of `RECIPES`.
     seed
-        For everything that is drawn; the same seed gives the same lexicon, unless GloVe was trained on a GPU.
+        Seed of all random choices; the same seed gives the same lexicon, unless GloVe was trained on a GPU.
     overlap
-        How shared tokens are found: "bytes", "raw" (as the papers) or "none"; the recipe's own when None.
+        How shared tokens are found: "bytes", "raw" (as the papers) or "none"; None for the recipe's default.
     progress
-        Called at each step.
+        Called at each step with the share that is done.
     hidden
-        int64, held-out target ids: shared tokens to treat as if they were not shared.
+        int64 (n,), held-out target ids: shared tokens that are treated as if they were not shared.
     model
-        The source model, for the recipes that read it.
+        The source model, for the recipes that need it.
     donor
         A model whose tokenizer is the target, and its vocabulary, for `omp`.
     one_to_one
-        Use no source row twice; a token that gets none has the same fallback as one without a vector.
+        Use no source row twice; a token without a source row gets the same fallback as one without a vector.
     vectors
-        Of source and target, used instead of training GloVe.
+        Vectors of source and target, used instead of training GloVe.
 
     Returns
     -------
@@ -136,26 +139,26 @@ def align(
     space = None if method.space is None else method.space(inputs, shared)
     seconds["vectors"] = time.perf_counter() - started
 
-    # 3. Candidates in both directions, and the rows computed from them.
+    # 3. Candidates in both directions, and the rows made from them.
     if space is not None:
         started = time.perf_counter()
         progress(0.8, "comparing tokens")
         parameters |= {**space.parameters, "candidates": N_CANDIDATES, "one_to_one": one_to_one}
         found, choice = _search(space, forward, source, target, one_to_one)
-        _add_chosen(back, *_search(turned_space(space), back, target, source, one_to_one))
+        _add_chosen(back, *_search(swapped_space(space), back, target, source, one_to_one))
         seconds["neighbours"] = time.perf_counter() - started
         if method.mix is None:
             _add_chosen(forward, found, choice)
         else:
             parameters |= method.mix(forward, inputs, found)
 
-    # 4. All other rows, and in the other direction the best target token of each source token.
+    # 4. All other rows, and the reverse direction: the best target token of each source token.
     started = time.perf_counter()
     report = part(progress, 0.85, 1.0)
     report(0.0, "making the lexicon")
     parameters |= method.fill(forward, replace(inputs, progress=report))
     if method.two_way:
-        method.fill(back, inputs.turned())
+        method.fill(back, inputs.swapped())
         reverse = make_reverse(back.source_id, back.score, back.origin)
     else:
         reverse = reverse_of(forward, source.size)
@@ -170,17 +173,17 @@ def align(
 def _search(
     space: Space, rows: LexiconRows, source: Vocabulary, target: Vocabulary, strict: bool
 ) -> tuple[Candidates, NDArray[np.int64]]:
-    """Candidates of the open tokens, and which of them each token gets (-1: none)."""
+    """Return the candidates of open tokens, and the index of each token's choice, int64 (n,), -1 for none."""
     asking = open_ids(rows, target)
     asking = asking[~target.is_control[asking]]
     if not strict:
         found = find_candidates(space, asking, source.is_control)
         return found, np.zeros(len(found), np.int64)
-    barred = source.is_control.copy()
-    barred[rows.source_id[rows.source_id >= 0]] = True  # copied rows are used already
-    if barred[space.source.ids].all():
+    excluded = source.is_control.copy()
+    excluded[rows.source_id[rows.source_id >= 0]] = True  # copied rows are used already
+    if excluded[space.source.ids].all():
         return Candidates(asking[:0], np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32)), asking[:0]
-    found = find_candidates(space, asking, barred, _ASSIGNED_AMONG)
+    found = find_candidates(space, asking, excluded, _ASSIGNMENT_CANDIDATES)
     return found, assign(found)
 
 
@@ -191,7 +194,7 @@ def _add_chosen(rows: LexiconRows, found: Candidates, choice: NDArray[np.int64])
         ids, scores = found.candidate_ids[i], found.scores[i]
         rows.candidates(target_id, ids[:N_CANDIDATES], scores[:N_CANDIDATES])
         rows.mix(target_id, [int(ids[place])], [1.0], "aligned")
-        if place:  # an assignment gave the best one to another token
+        if place:  # the best candidate is assigned to another token
             rows.score[target_id] = scores[place]
             rows.margin[target_id] = scores[place] - scores[0]
 

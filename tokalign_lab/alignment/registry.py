@@ -1,7 +1,7 @@
 """The table of recipes: how tokens are compared, and how each row is made.
 
-`recipes.align` is the algorithm; a recipe is an entry of `RECIPES`. If a paper does not specify something, the recipe
-follows the paper's script, or else the paper before it; the description names the choice.
+`recipes.align` is the algorithm; a recipe is an entry of `RECIPES`. Where a paper leaves something open, the recipe
+follows the paper's script, or else the earlier paper; the description names the choice.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ class Recipe:
     Attributes
     ----------
     description : one line for lists and help
-    fill : makes the rows that are open after copies and candidates, and returns parameters for the provenance
-    space : makes the vectors by which tokens are compared (`methods.spaces`); None compares none
-    mix : makes rows of several candidates; None copies the row of the best one
-    two_way : whether `fill` can make the source-to-target direction too; otherwise that direction is derived from the
-        rows
-    overlap : how shared tokens, which are copied, are found by default: "bytes", "raw" (by string, as in the papers) or
+    fill : makes the rows that are open after copies and candidates; returns parameters for the provenance
+    space : makes the vectors by which tokens are compared (`methods.spaces`); None if no tokens are compared
+    mix : makes rows from several candidates; None copies the row of the best one
+    two_way : whether `fill` can also make the source-to-target direction; otherwise the rows are reversed
+    overlap : default way to find shared tokens, which are copied: "bytes", "raw" (by string, as in the papers) or
         "none"
-    trains : which vectors are trained on the text: "anchored", "glove", "fasttext", or "" for none. It decides the
-        cost.
+    trains : vectors that are trained on the text, which decide the cost: "anchored", "glove", "fasttext", or "" for
+        none
     needs_model, needs_donor : whether the source model, or a donor model with the target tokenizer, is required
     """
 
@@ -141,7 +140,8 @@ def check_recipe(
 ) -> Recipe:
     """Return a recipe of `RECIPES` after checking the options of `align`; `model` and `donor` are None if not given.
 
-    Raises InputError for an unknown recipe or overlap, or a recipe that lacks something or cannot be one-to-one.
+    Raises InputError for an unknown recipe or overlap, or if the recipe lacks its model or donor, or cannot be
+    one-to-one.
     """
     if name not in RECIPES:
         raise InputError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.alignment.methods.copies import text_tokens_shared
 from tokalign_lab.alignment.methods.inputs import Inputs
-from tokalign_lab.alignment.methods.spaces import Space, find_candidates, turned_space
+from tokalign_lab.alignment.methods.spaces import Space, find_candidates, swapped_space
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
@@ -119,7 +119,7 @@ def held_out_precision(
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
     space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model, vectors=vectors), kept)
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
-    source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
+    source_ranks = _ranks(swapped_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
     progress(1.0, "tested on held-out tokens")
     n = len(hidden)
     sides = (("target_to_source", target_ranks), ("source_to_target", source_ranks))

@@ -1,4 +1,4 @@
-"""The lexicon: the table of new rows (`table`), how it is built (`rows`), edited, exported and stored."""
+"""The lexicon: the table of new rows (`table`), its construction (`rows`), edits, export and checks."""
 
 from tokalign_lab.alignment.lexicon.table import ORIGINS as ORIGINS
 from tokalign_lab.alignment.lexicon.table import Lexicon as Lexicon

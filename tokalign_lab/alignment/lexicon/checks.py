@@ -32,11 +32,11 @@ def check_values(
     provenance: Mapping[str, Any],
     origins: Mapping[str, str],
 ) -> None:
-    """Raise ValueError for a value that no recipe makes; KeyError or TypeError for a missing column or fact.
+    """Raise ValueError for a value that no recipe makes; KeyError or TypeError if the provenance lacks an entry.
 
-    `lists` is the same table as Arrow holds it: a list column there is two arrays, not an array per row.
+    `lists` is the same table in Arrow, where a list column is two arrays and not one array per row.
     """
-    if list(table) != lists.column_names:  # pandas takes the names from its own metadata
+    if list(table) != lists.column_names:  # pandas reads the names from separate metadata
         raise ValueError("its columns have two names each")
     sides = provenance["source"], provenance["target"]
     n_source, n_target = (int(side["size"]) for side in sides)
@@ -66,7 +66,7 @@ def check_values(
 
 
 def _check_lists(table: pa.Table, ids: str, values: str, size: int) -> NDArray[np.float64]:
-    """Check that ids exist and that each has a value; return all values as one array."""
+    """Check that each id exists and has a value; return all values as one array."""
     columns = [table.column(name).combine_chunks() for name in (ids, values)]
     if any(column.null_count for column in columns) or not columns[0].value_lengths().equals(
         columns[1].value_lengths()
@@ -90,7 +90,7 @@ def _check_finite(values: NDArray[np.float64], name: str) -> None:
 
 
 def _bytes_of(array: pa.Array) -> Iterator[bytes]:
-    """Yield the values of a column as bytes that do not depend on how Parquet or Arrow store them."""
+    """Yield the values of a column as bytes, independent of the storage in Parquet or Arrow."""
     import pyarrow as pa
 
     if pa.types.is_list(array.type):

@@ -1,14 +1,14 @@
 """Manual edits of a lexicon, stored separately from the lexicon.
 
-A lexicon can be recomputed; a user's judgement cannot. So edits are a list of actions in a JSON file next to the
-lexicon, bound to it by its key, with done and undone actions, and `apply_edits` applies the last action on each token:
+A lexicon can be recomputed; a user's judgement cannot. So edits are a JSON file next to the lexicon: lists of done and
+undone actions, and the key of the lexicon that they belong to. `apply_edits` applies the last action on each token:
 
 - **choose**: the new input row is a copy of the chosen source row. If output rows differ from input rows, the chosen
-  token takes the place of the candidates of the recipe `anchored` (`mixture.output_parts`): a source row copied into
-  the output would take probability from its own token (docs/decisions/0006).
+  token replaces the candidates of the recipe `anchored` in the output row (`mixture.output_parts`): a plain copy would
+  take probability from the source token (docs/decisions/0006).
 - **reject**: the row becomes the mean of the source tokens that spell the token, or the mean row if there are none, as
   for a token without a vector.
-- **restore**: the recipe's row again.
+- **restore**: the recipe's row is used again.
 
 Only the target-to-source direction changes: the reverse lexicon makes no row of a model.
 """
@@ -42,9 +42,9 @@ ACTIONS = ("choose", "reject", "restore")
 class Edit:
     """One of `ACTIONS` on one target token.
 
-    `source_id` is the chosen source token; for a rejected pair the piece that represents the word in lists and scores;
-    -1 for none. `source_token` is its raw string, for readers of the file. `pieces` are the source ids that spell
-    the target token; empty if not known. `time` is ISO 8601 in UTC, `note` the user's reason.
+    `source_id` is the chosen source token, or for a rejected pair the main piece, which represents it in lists and
+    scores; -1 for none. `source_token` is its raw string, for readers of the file. `pieces` are the source ids that
+    spell the target token; empty if unknown. `time` is ISO 8601 in UTC, `note` the user's reason.
     """
 
     target_id: int
@@ -59,8 +59,8 @@ class Edit:
 class LexiconEdits:
     """The edits of one lexicon, in order, with undo and redo; written to `path` after each change.
 
-    `lexicon` is as the recipe made it. `path` is a JSON file, read if it exists; None keeps the edits in memory only.
-    Raises InputError if the file holds the edits of another lexicon, or no edits.
+    `lexicon` is the recipe's lexicon, without edits. `path` is a JSON file, read if it exists; None keeps the edits in
+    memory only. Raises InputError if the file is damaged or has the edits of another lexicon.
     """
 
     def __init__(self, lexicon: Lexicon, path: Path | str | None = None) -> None:
@@ -79,10 +79,10 @@ class LexiconEdits:
         target: Vocabulary | None = None,
         note: str = "",
     ) -> Edit:
-        """Copy this source token's row to a target token.
+        """Copy the row of this source token to a target token.
 
-        Without the vocabularies the pieces are not known, and the mean row takes their share of an output row that
-        differs from the input row. Raises InputError if there is no such token.
+        Without the vocabularies the pieces are unknown, and the mean row gets their share of an output row that differs
+        from the input row. Raises InputError if there is no such token.
         """
         self._check(target_id, source_id)
         token = source.raw_token(source_id) if source is not None else _raw_source(self.lexicon, source_id)
@@ -91,7 +91,7 @@ class LexiconEdits:
     def reject(
         self, target_id: int, source: Vocabulary | None = None, target: Vocabulary | None = None, note: str = ""
     ) -> Edit:
-        """Make a target token's row of its pieces, or the mean row if they are not known.
+        """Replace a target token's row by the mean of its pieces, or by the mean row if they are unknown.
 
         Raises InputError if there is no such token.
         """
@@ -111,20 +111,20 @@ class LexiconEdits:
         return self._add(Edit(target_id, "restore", time=now(), note=note))
 
     def undo(self) -> Edit | None:
-        """Undo the last action; returns it, None if there is none."""
+        """Undo the last action and return it; None if there is none."""
         return self._move(self.done, self.undone)
 
     def redo(self) -> Edit | None:
-        """Redo the action that was undone last; returns it, or None if there is none."""
+        """Redo the last undone action and return it; None if there is none."""
         return self._move(self.undone, self.done)
 
     def current(self) -> dict[int, Edit]:
-        """Return the last edit of each token that differs from the recipe's row."""
+        """Return the last edit of each edited token, without tokens that were restored."""
         last = {edit.target_id: edit for edit in self.done}
         return {target_id: edit for target_id, edit in last.items() if edit.action != "restore"}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values as in the file, which also has a hash of them."""
+        """Return the content of the file, without its hash, as JSON values."""
         return {
             "lexicon": self.lexicon.key,
             "done": [asdict(edit) for edit in self.done],
@@ -183,11 +183,11 @@ class LexiconEdits:
 
 
 def apply_edits(lexicon: Lexicon, edits: Mapping[int, Edit]) -> Lexicon:
-    """Return a lexicon with edits applied, which are given by target id as from `LexiconEdits.current()`.
+    """Return a lexicon with edits applied; `edits` maps target id to edit, as `LexiconEdits.current()`.
 
     Chosen rows have the origin "edited", the score of the chosen candidate (NaN if it was not a candidate) and no
-    margin; rejected rows have "pieces" or "mean". `source_count` is 0 if the lexicon does not know how often the text
-    has the chosen token. The provenance lists the edits and the key of the lexicon without them.
+    margin; rejected rows have the origin "pieces" or "mean". `source_count` is 0 if no row of the lexicon had the
+    chosen token. The provenance lists the edits and the key of the lexicon without them.
     """
     if not edits:
         return lexicon

@@ -1,8 +1,8 @@
 """Export a lexicon, or some of its rows, to a file for other programs.
 
-`.parquet` keeps every column; `.csv` the columns for a spreadsheet; `.json` is upstream's
-`align_matrix.json`, {target id: source id}. None of them can be loaded as a lexicon (that is `Lexicon.save`): a table
-of some rows must not be applied to a model.
+`.parquet` has every column, `.csv` the columns for a spreadsheet, and `.json` is upstream's `align_matrix.json`,
+{target id: source id}. The exports have no provenance and `Lexicon.load` refuses them, because a table of some rows
+must not be applied to a model; `Lexicon.save` writes a lexicon.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def export_rows(
     source: Vocabulary | None = None,
     target: Vocabulary | None = None,
 ) -> Path:
-    """Write rows of a lexicon; the file's suffix decides how (`FORMATS`).
+    """Write rows of a lexicon in the format of the file's suffix (`FORMATS`); return the path.
 
     Raises `InputError` if the suffix is none of `FORMATS`.
 

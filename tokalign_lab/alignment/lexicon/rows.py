@@ -1,4 +1,4 @@
-"""A lexicon under construction: what the recipes fill in, one entry per target id, until it becomes a table."""
+"""A lexicon under construction: the recipes fill one entry per target id, which then becomes a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_TOKEN = -1
-"""The `source_id` or `target_id` of a row without one."""
+"""The `source_id` or `target_id` of a row without a partner."""
 COLUMNS = (
     "target_id", "target_token", "source_id", "source_token", "score", "margin", "origin", "target_count",
     "source_count",
@@ -23,12 +23,12 @@ Array = np.ndarray[Any, Any]
 
 
 class LexiconRows:
-    """The rows of `size` target ids; every id is a hole at first.
+    """The rows of `size` target ids; at first every id is a hole.
 
     Arrays of shape (size,): `source_id` (int32), `score`, `margin`, `mean_weight` (float32) and `origin` (str as
-    object). Lists of arrays, one per id: `candidate_ids`, `candidate_scores`, `sources`, `weights`. `score` of a copied
-    token is 1; a row without a candidate keeps NaN. `output` has the output rows that differ from the input row:
-    sources, weights and mean weight by id.
+    object). Lists of arrays, one per id: `candidate_ids`, `candidate_scores`, `sources`, `weights`. `score` is 1 for a
+    copied token and NaN for a row without candidates. `output` maps the ids whose output row differs from the input row
+    to sources, weights and mean weight.
     """
 
     def __init__(self, size: int) -> None:
@@ -57,10 +57,10 @@ class LexiconRows:
     ) -> None:
         """Make a target token's row a weighted sum of source rows.
 
-        Weights of a source that is named twice are added up. `source_id` becomes the heaviest one, the first of equals.
-        Weights are scaled to sum to 1, unless `scale` is False.
+        Weights of a source that occurs twice are added. `source_id` becomes the source with the largest weight (the
+        lowest id of equals). Weights are scaled to sum to 1 unless `scale` is False.
         """
-        ids, total = _added_up(sources, weights)
+        ids, total = _summed(sources, weights)
         if scale:
             total /= total.sum()
         self.sources[target_id] = ids
@@ -73,11 +73,11 @@ class LexiconRows:
         self, target_id: int, sources: Sequence[int], weights: Sequence[float], mean_weight: float = 0.0
     ) -> None:
         """Make the output row of a token different from its input row; weights are not scaled."""
-        ids, total = _added_up(sources, weights)
+        ids, total = _summed(sources, weights)
         self.output[target_id] = (ids, total.astype(np.float32), float(mean_weight))
 
     def candidates(self, target_id: int, ids: Array, scores: Array) -> None:
-        """Record ranked candidates, best first; `source_id`, `score` and `margin` follow from the first two."""
+        """Store ranked candidates, best first; the first two give `source_id`, `score` and `margin`."""
         self.candidate_ids[target_id] = np.asarray(ids, np.int32)
         self.candidate_scores[target_id] = np.asarray(scores, np.float32)
         self.source_id[target_id] = ids[0]
@@ -92,7 +92,7 @@ class LexiconRows:
     def to_table(
         self, source: Vocabulary, target: Vocabulary, source_counts: Array, target_counts: Array
     ) -> pd.DataFrame:
-        """Make the lexicon's table; counts, shapes (source.size,) and (size,), are of each id in the text."""
+        """Make the lexicon's table; counts of each id in the text have the shapes (source.size,) and (size,)."""
         import pandas as pd
 
         found = self.source_id != NO_TOKEN
@@ -123,10 +123,10 @@ class LexiconRows:
 
 
 def reverse_of(rows: LexiconRows, source_size: int) -> pd.DataFrame:
-    """Reverse a target-to-source lexicon: each source id gets the best-scoring target that chose it.
+    """Reverse a target-to-source lexicon: each source id gets the best target id whose best source it is.
 
-    Copies come before aligned tokens, then the higher score, then the lower id. A recipe that measures the
-    source-to-target direction itself makes a better one.
+    Copies come before aligned tokens, then the higher score, then the lower id. For recipes that cannot align the
+    source-to-target direction, which would be better.
     """
     chosen = np.flatnonzero(rows.source_id != NO_TOKEN)
     copied = np.isin(rows.origin[chosen].astype(str), ("identical", "role"))
@@ -154,7 +154,7 @@ def make_reverse(target_of: Array, score: Array, origin: Array) -> pd.DataFrame:
     )
 
 
-def _added_up(sources: Sequence[int], weights: Sequence[float]) -> tuple[Array, Array]:
-    """Each source once, ascending, with the sum of its weights in float64."""
+def _summed(sources: Sequence[int], weights: Sequence[float]) -> tuple[Array, Array]:
+    """Return the distinct sources, ascending, with the sum of the weights of each in float64."""
     ids, place = np.unique(np.asarray(sources, np.int32), return_inverse=True)
     return ids, np.bincount(place, weights=np.asarray(weights, np.float64), minlength=len(ids)).astype(np.float64)

@@ -1,7 +1,7 @@
 """A lexicon with a share of its rows shuffled (TokAlign figure 11).
 
-Shuffling more and more of a good lexicon gives lexicons between it and chance, on which a score has to follow the
-quality of the model.
+Larger shares give lexicons of quality between the original and chance. A useful score falls with the quality of the
+models made from them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _OF_A_ROW = ("source_id", "sources", "weights", "mean_weight")
 def shuffled(lexicon: Lexicon, share: float, seed: int = 0) -> Lexicon:
     """Return a lexicon in which the sources of a share (0 to 1) of all rows, shared tokens included, are shuffled.
 
-    Both directions change; output rows that differ from input rows do not.
+    Both directions are shuffled; separate output rows are not.
     """
     table, random = lexicon.table.copy(), np.random.default_rng(seed)
     chosen = np.flatnonzero(random.random(len(table)) < share)

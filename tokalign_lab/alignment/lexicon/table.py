@@ -5,9 +5,9 @@ JSON); `sources`, `weights` and `mean_weight` give the new embedding row:
 
     row = sum over i of weights[i] * source row[sources[i]]  +  mean_weight * mean of the source rows
 
-and `origin` gives the reason. A recipe may make the row of the output head differently from the row of the input
-embedding; then there are three more columns. The table is a pandas DataFrame, on disk a Parquet file with its
-provenance, so that any program can read a lexicon and it is never applied to tokenizers that it was not made for.
+and `origin` names the method. A recipe may make the row of the output head differently from the row of the input
+embedding; then there are three more columns. The table is a pandas DataFrame, stored as a Parquet file that any program
+can read. Its provenance identifies the tokenizers, so that it is never applied to others.
 """
 
 from __future__ import annotations
@@ -50,23 +50,24 @@ _HASH_KEY = b"tokalign_lab.sha256"
 
 
 class Lexicon:
-    """A finished lexicon.
+    """A lexicon.
 
     Attributes
     ----------
     table : pandas.DataFrame
         One row per target id, in order, with the columns `target_id`, `source_id` (int32, -1: none), `score`, `margin`
         (float32, NaN: none; margin is best minus second best), `candidate_ids`, `candidate_scores`, `origin`
-        (see `ORIGINS`), `sources`, `weights`, `mean_weight` (how the row is made; no sources for mean, random and
-        hole), `source_count`, `target_count` (int64, in the text it was made from), `source_token`, `target_token`.
-        If output rows differ: `output_sources`, `output_weights` and `output_mean_weight`.
+        (see `ORIGINS`), `sources`, `weights`, `mean_weight` (the terms of the row; no sources for mean and random rows
+        and for holes), `source_count`, `target_count` (int64, occurrences in the text of the alignment),
+        `source_token`, `target_token`. If output rows differ: `output_sources`, `output_weights` and
+        `output_mean_weight`.
     reverse : pandas.DataFrame
         One row per source id: `source_id`, `target_id` (-1: none), `score`, `origin`; the source-to-target direction.
     provenance : dict
         Names, fingerprints and sizes of both tokenizers, recipe, parameters, seed, text hash and bytes, versions.
     vocabularies : tuple of Vocabulary, or None
-        Source and target without their tokenizers, if their tokens are stored with the lexicon: each side of
-        `provenance` then has the path of a token table, from the lexicon's folder, as "tokens".
+        Source and target without their tokenizers, if their tokens are stored with the lexicon: in each side of
+        `provenance`, "tokens" is then the path of a token table, relative to the lexicon's folder.
     """
 
     def __init__(self, table: pd.DataFrame, reverse: pd.DataFrame, provenance: dict[str, Any]) -> None:
@@ -97,9 +98,9 @@ class Lexicon:
 
     @property
     def key(self) -> str:
-        """Hash, as hex, of tokenizers, recipe, text, sources and scores; not of the date or of measured quality.
+        """Hash, as hex, of tokenizers, recipe, text, sources and scores, without the date and measured quality.
 
-        Repeating an alignment gives the same key.
+        The same alignment has the same key when it is repeated.
         """
         table = self.table
         made = {name: self.provenance.get(name) for name in ("recipe", "parameters", "seed", "text_hash", "edits")}
@@ -128,7 +129,10 @@ class Lexicon:
                 )
 
     def save(self, path: Path | str) -> None:
-        """Write one Parquet file with the reverse direction, the provenance and a hash in its metadata."""
+        """Write one Parquet file with the reverse direction, the provenance and a hash in its metadata.
+
+        Raises InputError if the suffix is not ".parquet".
+        """
         import pyarrow as pa
 
         path = Path(path)
@@ -176,7 +180,7 @@ class Lexicon:
 
     @classmethod
     def _of(cls, table: pa.Table, path: Path) -> Lexicon:
-        """Make a lexicon from a file's content."""
+        """Make a lexicon from the content of a file."""
         import pandas as pd
 
         metadata = table.schema.metadata or {}
@@ -197,7 +201,7 @@ class Lexicon:
     def from_json(cls, path: Path | str, source: Vocabulary, target: Vocabulary) -> Lexicon:
         """Read upstream's `align_matrix.json` for a known pair; every row is a copy of one source row.
 
-        Raises InputError if the file is no such map, or has ids that the tokenizers do not have.
+        Raises InputError if the file is not such a map, or has ids that the tokenizers lack.
         """
         path = Path(path)
         try:
@@ -219,7 +223,7 @@ class Lexicon:
 
 
 def _write_parquet(table: pa.Table, to: Any, metadata: Mapping[bytes, bytes] | None = None) -> None:
-    """Write a table in half of Parquet's usual size: bytes of the same place in a number resemble one another."""
+    """Write a table in half of Parquet's usual size: the n-th bytes of all numbers are stored together."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -228,7 +232,7 @@ def _write_parquet(table: pa.Table, to: Any, metadata: Mapping[bytes, bytes] | N
         name = f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
         is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         encodings[name] = "DELTA_LENGTH_BYTE_ARRAY" if is_text else "BYTE_STREAM_SPLIT"
-    del encodings["origin"]  # of a few values: a dictionary is smaller
+    del encodings["origin"]  # it has few distinct values, so a dictionary is smaller
     # Arrow would store its schema, and the metadata in it a second time.
     small = {"compression": "brotli", "compression_level": 8, "write_statistics": False, "store_schema": False}
     with pq.ParquetWriter(to, table.schema, use_dictionary=["origin"], column_encoding=encodings, **small) as writer:

@@ -1,1 +1,1 @@
-"""The recipes: tokens copied by bytes, comparable vectors, and how each method makes a row."""
+"""The methods that recipes combine: copies of shared tokens, comparable vectors, and computing the other rows."""

@@ -1,17 +1,17 @@
-"""Rows without vectors: baselines for every alignment, and its fallback.
+"""Rows without vectors: baselines for every alignment, and the fallback of alignments.
 
-All of them keep the rows that are already made and fill the open ones, so they differ from each other, and from an
-alignment, in nothing else:
+All of them keep existing rows and fill the open ones (rows not made yet). So baselines and alignments differ only in
+the open rows:
 
 - `pieces`: the mean of the source tokens that spell the token (FVT, Gee et al. 2022).
-- `last_in_mean_out`: the input row of the last of those tokens, because a causal model reads a word from its last
-  piece; the output row is the mean row, so that no new token takes probability from a known token. (The input half is
-  jukofyork/transplant-vocab's; its output row is a decaying mean from the first piece.)
+- `last_in_mean_out`: the input row of the last of those tokens, because a causal model represents a word at its last
+  piece; the output row is the mean row, so that no new token takes probability from a known token. (The input row is
+  that of jukofyork/transplant-vocab; its output row is a mean that decays from the first piece.)
 - `filled`: the mean of the source rows, or a random row around it.
 - `permuted`: the row of a random source token, as in TokAlign's script for a token without a vector; with `once`, a
   permutation of the source rows (the paper's Rand.Perm.), repeated as often as needed.
 
-Each takes the rows and the `Inputs` and returns its name for the provenance.
+Each changes the rows in place and returns its name for the provenance.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def last_in_mean_out(rows: LexiconRows, inputs: Inputs) -> Made:
 
 
 def filled(rows: LexiconRows, inputs: Inputs, origin: str = "mean") -> Made:
-    """Fill open rows with the mean row, or with "random" or "multivariate" rows, drawn when the model is rearranged."""
+    """Fill open rows with the mean row, or mark them "random" or "multivariate": `rearrange` then samples the rows."""
     rows.fill(open_ids(rows, inputs.target), origin)
     return {"rest": origin}
 
 
 def permuted(rows: LexiconRows, inputs: Inputs, once: bool = False) -> Made:
-    """Fill each open row with the row of a random source token; `once`: all tokens are drawn before any is repeated."""
+    """Fill each open row with that of a random source token; with `once`, no token repeats before all are used."""
     generator, ids = np.random.default_rng(inputs.seed), open_ids(rows, inputs.target)
     tokens = np.flatnonzero(~inputs.source.is_hole & ~inputs.source.is_control)
     if once:
@@ -65,7 +65,7 @@ def permuted(rows: LexiconRows, inputs: Inputs, once: bool = False) -> Made:
 
 
 def _spelled(rows: LexiconRows, inputs: Inputs) -> Iterator[tuple[int, list[int]]]:
-    """Open target ids with their source pieces, if there are any."""
+    """Yield the target ids of open rows that have source pieces, with the pieces."""
     ids = open_ids(rows, inputs.target)
     spelled = spell(inputs.source, [inputs.target.token_bytes[i] or b"" for i in ids])
     return ((target_id, found) for target_id, found in zip(ids.tolist(), spelled, strict=True) if found)

@@ -1,6 +1,6 @@
-"""Tokens that need no alignment: those that both vocabularies have, and special tokens of the same role.
+"""Copy the rows of tokens that need no alignment: shared tokens, and special tokens of the same role.
 
-The papers copy a token whose *string* is in both vocabularies; here it is the bytes, unless a recipe compares strings
+The papers copy a token whose *string* is in both vocabularies; here its bytes count, unless a recipe compares strings
 (overlap="raw"). Special tokens are compared by role, never as text.
 """
 
@@ -17,7 +17,7 @@ from tokalign_lab.vocabulary import SharedTokens, Vocabulary, shared_roles, shar
 def text_tokens_shared(
     source: Vocabulary, target: Vocabulary, overlap: str, hidden: NDArray[np.int64] | None = None
 ) -> SharedTokens:
-    """Shared tokens without special ones, which are matched by role, and without the held-out (`hidden`) target ids."""
+    """Return shared tokens without special ones, which are matched by role, and without held-out ids (`hidden`)."""
     shared = shared_tokens(source, target, by=overlap)
     kept = ~(target.is_control[shared.target_ids] | source.is_control[shared.source_ids])
     if hidden is not None:
@@ -26,10 +26,10 @@ def text_tokens_shared(
 
 
 def copied_rows(pair: TokenizedPair, shared: SharedTokens) -> tuple[LexiconRows, LexiconRows]:
-    """Rows of target tokens and, for the other direction, of source tokens; other tokens are holes."""
+    """Return rows with the copies, of target tokens and, for the reverse direction, of source tokens."""
     source, target = pair.source, pair.target
     forward = _copied(target, shared.target_ids, shared.source_ids, shared_roles(source, target))
-    # In the other direction, a token that several target tokens share gets the most frequent one.
+    # In the reverse direction, a source token of several target tokens gets the most frequent one.
     counts = pair.target_corpus.counts(target.size)[shared.target_ids]
     order = np.lexsort((shared.target_ids, -counts, shared.source_ids))
     source_ids, first = np.unique(shared.source_ids[order], return_index=True)
@@ -38,7 +38,7 @@ def copied_rows(pair: TokenizedPair, shared: SharedTokens) -> tuple[LexiconRows,
 
 
 def open_ids(rows: LexiconRows, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Ids of tokens whose row is not made yet, special ones included; an id that no token has stays a hole."""
+    """Return the ids of open rows: tokens without a row, special ones included; ids that no token has are left out."""
     return np.flatnonzero((rows.origin == "hole") & ~vocabulary.is_hole)
 
 

@@ -32,7 +32,7 @@ _BLOCK_NUMBERS = 1 << 23  # 64 MB of float64 cosines at a time
 def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     """Make the open rows from the shared ones, which must be copied already.
 
-    Random rows are drawn when the model is rearranged. Raises InputError if no shared token has a vector.
+    `rearrange` samples the random rows. Raises InputError if no shared token has a vector.
     """
     pair, progress = inputs.pair, inputs.progress
     vectors = fasttext_vectors(pair.target_corpus, pair.target, seed=inputs.seed, progress=part(progress, 0.0, 0.7))
@@ -49,8 +49,8 @@ def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     for first in range(0, len(new), block):
         here = new[first : first + block]
         progress(0.7 + 0.3 * first / len(new), "mixing shared tokens")
-        # Rounded, so that a weight does not depend on the order of addition; float64, so that the error of adding is
-        # far below the grid.
+        # Rounded, so that weights do not depend on the order of addition; in float64, whose error is far below the
+        # rounding step.
         cosines = np.rint((unit[here].astype(np.float64) @ shared_vectors.T.astype(np.float64)) * 2**20) / 2**20
         for place, weights, scores in zip(here, sparsemax(cosines), cosines, strict=True):
             target_id, chosen = int(vectors.ids[place]), np.flatnonzero(weights)
@@ -64,8 +64,8 @@ def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
 def sparsemax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Project each row of `scores`, (n, m), onto the simplex: the nearest weights that are at least 0 and sum to 1.
 
-    The weights are max(score - threshold, 0). The threshold is found as in Michelot (1986): spread the difference from
-    1 over the scores above the threshold, and drop those that fall to 0, until none does.
+    The weights are max(score - threshold, 0). The threshold is found as in Michelot (1986): choose it so that the
+    weights of the active scores sum to 1, drop the scores at or below it, and repeat until none is dropped.
     """
     active = np.ones(scores.shape, dtype=bool)
     while True:

@@ -1,8 +1,8 @@
 """A dictionary from two mapped spaces: each token's best partner by CSLS, in both directions, with random dropout.
 
-One step of VecMap's self-learning (`vecmap.py`). `neighbours.py` ranks ten candidates for every query. Here one product
-serves both directions, only the best partner is kept, and a random share of the similarities may be dropped (Artetxe et
-al. 2018, section 3.3), so that the self-learning leaves poor optima.
+One step of VecMap's self-learning (`vecmap.py`). `neighbours.py` ranks ten candidates for every query. Here one matrix
+product serves both directions, and only the best partner is kept. A random share of the similarities may be dropped, so
+that self-learning escapes poor local optima (Artetxe et al. 2018, section 3.3).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tokalign_lab.vectors.compiled import njit
 from tokalign_lab.vectors.strips import product as multiply
 
 _BLOCK_NUMBERS = 1 << 25  # 128 MB of float32 similarities at a time
-_CHUNK = 256  # columns that one thread works on
+_CHUNK = 256  # columns of one thread
 
 
 @dataclass(frozen=True)
 class Dictionary:
-    """Pairs of rows of two spaces, the union of both directions, and how similar partners are on average."""
+    """Pairs of rows of two spaces, from both directions, and the average similarity of partners (`objective`)."""
 
     source: NDArray[np.int64]
     target: NDArray[np.int64]
@@ -35,7 +35,7 @@ def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float
     """Pair each row with its best partner on the other side; returns up to n + m pairs.
 
     `source` and `target` are float32 (n, d) and (m, d), rows of length 1 in one space. Each similarity is kept with
-    probability `keep`; a dropped one makes no pair, but counts in the objective. The same `seed` drops the same.
+    probability `keep`, by `seed`; a dropped one makes no pair, but counts in the objective.
     """
     of_source, of_target = density(source, target)
     row_choice, row_score = np.full(len(source), -1, np.int64), np.zeros(len(source), np.float32)
@@ -56,28 +56,28 @@ def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float
 
 @njit()
 def _rounded(value: Any) -> Any:
-    """To 2^-20, so that the order of addition changes no choice."""
+    """Round to 2^-20, so that the order of addition changes no choice."""
     return np.float32(np.rint(value * 1048576.0) / 1048576.0)
 
 
 @njit()
-def _kept(row: Any, column: Any, seed: Any, bar: Any) -> Any:
-    """Whether a similarity is kept: a hash of its place (Steele et al. 2014, SplitMix64) below the bar."""
+def _kept(row: Any, column: Any, seed: Any, threshold: Any) -> Any:
+    """Whether a similarity is kept: the hash of its position (SplitMix64, Steele et al. 2014) is below `threshold`."""
     mixed = (np.uint64(row) << np.uint64(32)) + np.uint64(column) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32) < bar
+    return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32) < threshold
 
 
 @njit(parallel=True)
 def _choose_by_row(product: Any, penalty: Any, keep: Any, seed: Any, first_row: Any, choice: Any, score: Any) -> None:
-    bar = np.uint64(keep * 4294967296.0)
+    threshold = np.uint64(keep * 4294967296.0)
     for row in numba.prange(len(product)):
         best, chosen, where = np.float32(-np.inf), np.float32(-np.inf), -1
         for column in range(product.shape[1]):
             value = _rounded(product[row, column] - penalty[column])
             best = max(best, value)
-            if value > chosen and _kept(first_row + row, column, seed, bar):
+            if value > chosen and _kept(first_row + row, column, seed, threshold):
                 chosen, where = value, column
         choice[row], score[row] = where, best
 
@@ -86,8 +86,8 @@ def _choose_by_row(product: Any, penalty: Any, keep: Any, seed: Any, first_row: 
 def _choose_by_column(
     product: Any, penalty: Any, keep: Any, seed: Any, first_row: Any, choice: Any, score: Any
 ) -> None:
-    """As `_choose_by_row`; `score` has the best of all blocks so far, and the best that is kept."""
-    bar = np.uint64(keep * 4294967296.0)
+    """Like `_choose_by_row`; `score` has the best of all blocks so far, and the best kept one."""
+    threshold = np.uint64(keep * 4294967296.0)
     for chunk in numba.prange(-(-product.shape[1] // _CHUNK)):
         first, last = chunk * _CHUNK, min((chunk + 1) * _CHUNK, product.shape[1])
         for row in range(len(product)):
@@ -95,5 +95,5 @@ def _choose_by_column(
                 value = _rounded(product[row, column] - penalty[row])
                 if value > score[column, 0]:
                     score[column, 0] = value
-                if value > score[column, 1] and _kept(first_row + row, column, seed, bar):
+                if value > score[column, 1] and _kept(first_row + row, column, seed, threshold):
                     score[column, 1], choice[column] = value, first_row + row

@@ -1,4 +1,4 @@
-"""The inputs of an alignment in one object that all methods take."""
+"""The inputs of an alignment, as one argument of all methods."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Inputs:
     Attributes
     ----------
     pair : the text in both tokenizations
-    seed : for everything that is drawn
+    seed : seed of all random choices
     progress : called with the share that is done
-    model : the source model, for the recipes that read it
-    donor : a model whose tokenizer is the target, and that tokenizer, for `omp`
-    vectors : of source and target, used instead of training GloVe
+    model : the source model, for the recipes that need it
+    donor : a model whose tokenizer is the target, and its vocabulary, for `omp`
+    vectors : vectors of source and target, used instead of training GloVe
     """
 
     pair: TokenizedPair
@@ -47,9 +47,9 @@ class Inputs:
         """The target vocabulary."""
         return self.pair.target
 
-    def turned(self) -> Inputs:
-        """Exchange source and target, for the source-to-target direction, without progress."""
+    def swapped(self) -> Inputs:
+        """Return the inputs with source and target swapped, for the source-to-target direction, without progress."""
         pair = self.pair
-        turned = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
+        swapped = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
         vectors = None if self.vectors is None else (self.vectors[1], self.vectors[0])
-        return replace(self, pair=turned, vectors=vectors, progress=silent)
+        return replace(self, pair=swapped, vectors=vectors, progress=silent)

@@ -7,11 +7,10 @@ candidates (weighted by softmax over their scores) and of the source tokens that
     input row  = 1/4 vectors + 3/4 mean of the pieces
     output row = 1/3 vectors + 1/3 mean of the pieces + 1/3 first piece
 
-An input row represents the token, and its pieces do that best. An output row competes where the source model would have
-written the first piece, so that piece's logit has to be part of it; and it has to lose against shared tokens where only
-its pieces fit, so the mean of all source rows replaces a missing part (most tokens of a large vocabulary have no
-vector). The shares are equal because no other shares were found to be better: `benchmarks/mixture_shares.py` and
-docs/decisions/0006.
+An input row represents the token, and its pieces do that best. An output row competes for the probability that the
+source model gives to the first piece, so it includes that piece's row. It must not beat a shared token where only its
+pieces fit, so the mean of all source rows replaces a missing part (most tokens of a large vocabulary have no vector).
+The shares are equal because no other shares were better: `benchmarks/mixture_shares.py` and docs/decisions/0006.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ TEMPERATURE = 0.1  # of the softmax over CSLS scores
 
 
 def add_mixtures(rows: LexiconRows, inputs: Inputs, found: Candidates) -> dict[str, Any]:
-    """Make the open rows, except those of tokens that have neither candidates nor pieces; return parameters.
+    """Make the open rows of tokens that have candidates or pieces; return parameters.
 
-    Shared and special tokens must be copied already; `found` has the candidates of the open tokens with a vector.
+    Shared and special tokens must be copied already; `found` has the candidates of open tokens with a vector.
     """
     source, target = inputs.source, inputs.target
     _start_as_bos_end_as_eos(rows, source, target)
@@ -64,10 +63,10 @@ def add_mixtures(rows: LexiconRows, inputs: Inputs, found: Candidates) -> dict[s
 
 
 def _start_as_bos_end_as_eos(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> None:
-    """Make the rows of a token that both begins and ends texts (GPT-2's bos = eos; eos of Qwen, which has no bos).
+    """Make the rows of a target token that both starts and ends texts (GPT-2's bos = eos; eos of Qwen, without bos).
 
-    It is input where a text begins and output where one ends. A model can depend on its bos, whose position is an
-    attention sink (Xiao et al. 2024); Gemma without it predicts badly.
+    As input it starts a text, so it gets the source's bos row; as output it ends one, so it gets the eos row. A model
+    can depend on its bos, whose position is an attention sink (Xiao et al. 2024): Gemma predicts badly without it.
     """
     start, end = target.start_id, target.roles.get("eos")
     if start is None or start != end or source.start_id is None or "eos" not in source.roles:

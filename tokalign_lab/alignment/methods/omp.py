@@ -1,14 +1,14 @@
-"""OMP (Goddard and Fernandes Neto 2025): describe a new token by shared tokens in a donor model, and transfer that.
+"""OMP (Goddard and Fernandes Neto 2025): approximate a new token by shared tokens in a donor model; copy the weights.
 
-    x = orthogonal matching pursuit of donor row of t in the donor rows of shared tokens, at most k of them
+    x = orthogonal matching pursuit of the donor row of t in the donor rows of shared tokens, at most k of them
     row of t = sum_i x_i * source row of shared token i
 
 Unlike the other recipes it needs no text but a second model, the donor, whose tokenizer is the target. The donor's rows
 describe a token better than vectors of a few megabytes of text, if the geometries of the two models agree. The pursuit
-(Pati et al. 1993) is greedy: it takes the shared token whose row has the largest inner product with the residual (rows
-are not scaled, so long rows come first), fits all tokens taken so far by least squares, and repeats with the new
-residual. Coefficients may be negative and need not sum to 1. If the donor's head is not tied, the output rows get their
-own coefficients.
+(Pati et al. 1993) is greedy: it selects the shared token whose row has the largest inner product with the residual
+(rows are not scaled, so long rows are preferred), fits all selected tokens by least squares, and repeats with the new
+residual. Coefficients may be negative and need not sum to 1. If the donor's head is untied, output rows have separate
+coefficients.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tokalign_lab.progress import Progress, part, silent
 if TYPE_CHECKING:
     import torch
 
-_BATCH = 256  # tokens at a time: some 50 MB of bases at k = 64 and 640 dimensions
+_BATCH = 256  # tokens at a time: about 50 MB of bases at k = 64 and 640 dimensions
 _SHORTLIST = 8  # atoms whose bfloat16 products are computed again in float32
-_EXPLAINED = 1e-6  # a residual, or the new part of a row, this small compared with the row is rounding
+_EXPLAINED = 1e-6  # relative to the row: a smaller residual, or new part of a row, is rounding error
 
 
 def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
-    """Make the open rows of at most `k` shared tokens each; shared and special tokens must be copied already.
+    """Make the open rows from at most `k` shared tokens each; shared and special tokens must be copied already.
 
-    Only the number of rows of the source model matters. Raises InputError if the donor has another tokenizer than the
-    target, `k` is below 1, or nothing is shared.
+    Of the source model only the number of rows is used. Raises InputError if the donor's tokenizer is not the target,
+    `k` is below 1, or no token is shared.
     """
     assert inputs.donor is not None  # check_recipe has checked both
     assert inputs.model is not None
@@ -51,7 +51,7 @@ def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
     if k < 1:
         raise InputError(f"OMP needs at least one token a row, but got k={k}.")
     matrix, head = donor_model.get_input_embeddings().weight, donor_model.get_output_embeddings().weight
-    # On either side, a tokenizer may have a few more ids than its model has rows.
+    # A tokenizer may have a few more ids than its model has rows.
     shared = np.flatnonzero(rows.origin == "identical")
     kept = (shared < len(matrix)) & (rows.source_id[shared] < len(inputs.model.get_input_embeddings().weight))
     shared = shared[kept]
@@ -81,23 +81,23 @@ def pursue(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Orthogonal matching pursuit of many vectors in one batch.
 
-    The residual is kept orthogonal to the atoms taken so far by a Gram-Schmidt basis (applied twice, because once loses
+    A Gram-Schmidt basis keeps the residual orthogonal to the selected atoms (applied twice, because once loses
     orthogonality to rounding), so only one triangular system is solved at the end.
 
     Parameters
     ----------
-    vectors : float32 (n, d), to be described
-    atoms : float32 (m, d), to describe them by
-    k : atoms per vector; fewer if fewer explain it completely
+    vectors : float32 (n, d), the vectors to approximate
+    atoms : float32 (m, d), the vectors to combine
+    k : maximum number of atoms per vector
     progress : called with the share of the vectors that are done
 
     Returns
     -------
     chosen
-        int64 (n, k), rows of `atoms` in the order they were taken.
+        int64 (n, min(k, m, d)), rows of `atoms` in the order of selection.
     weights
-        float32 (n, k); 0 for an atom that is not needed. The same on one machine; another, or a GPU, may round sums
-        differently and choose another atom of a near tie.
+        float32, the same shape; 0 for an atom that is not needed. Reproducible on one machine; another machine or a GPU
+        may round differently and select another atom of a near tie.
     """
     k = min(k, *atoms.shape)
     rough = atoms.bfloat16() if _multiplies_bfloat16(atoms) else atoms
@@ -127,7 +127,7 @@ def _pursue_batch(
 
     n, d = vectors.shape
     basis = vectors.new_zeros(n, k, d)
-    triangle, along = vectors.new_zeros(n, k, k), vectors.new_zeros(n, k)  # atoms, and vectors, in that basis
+    triangle, along = vectors.new_zeros(n, k, k), vectors.new_zeros(n, k)  # coordinates of atoms and vectors in it
     chosen = torch.zeros(n, k, dtype=torch.long, device=vectors.device)
     residual, enough = vectors.clone(), _EXPLAINED * vectors.norm(dim=1)
     for step in range(k):
@@ -140,7 +140,7 @@ def _pursue_batch(
             triangle[:, :step, step] += known
         length = fresh.norm(dim=1)
         needed = (length > _EXPLAINED * atom.norm(dim=1)) & (residual.norm(dim=1) > enough)
-        triangle[:, step, step] = torch.where(needed, length, 1.0)  # 1: the weight then comes out as 0
+        triangle[:, step, step] = torch.where(needed, length, 1.0)  # with 1, the weight becomes 0
         basis[:, step] = torch.where(needed[:, None], fresh / length[:, None], 0.0)
         along[:, step] = (basis[:, step] * residual).sum(dim=1)
         residual = residual - along[:, step, None] * basis[:, step]
@@ -150,15 +150,15 @@ def _pursue_batch(
 def _largest_product(
     residual: torch.Tensor, atoms: torch.Tensor, rough: torch.Tensor, taken: torch.Tensor
 ) -> torch.Tensor:
-    """Return the atom, not taken yet, with the largest absolute inner product with each residual.
+    """Return, for each residual, the unused atom with the largest absolute inner product.
 
-    This takes nearly all of the time. If the processor multiplies bfloat16, which is four times as fast, that finds a
-    short list, and float32 decides.
+    This takes nearly all of the time. If the CPU multiplies bfloat16, which is four times as fast, bfloat16 products
+    give a shortlist and float32 products select the atom.
     """
     import torch
 
     products = (residual.to(rough.dtype) @ rough.T).abs_()
-    products[torch.arange(len(taken), device=taken.device)[:, None], taken] = -1.0  # scatter_ would copy it all
+    products[torch.arange(len(taken), device=taken.device)[:, None], taken] = -1.0  # scatter_ would copy the tensor
     if rough is atoms:
         return products.argmax(dim=1)
     best, short = products.topk(min(_SHORTLIST, len(atoms)), dim=1)
@@ -167,7 +167,7 @@ def _largest_product(
 
 
 def _multiplies_bfloat16(tensor: torch.Tensor) -> bool:
-    """Whether the processor has the instruction; without it bfloat16 is far slower than float32."""
+    """Whether the CPU has bfloat16 instructions; without them bfloat16 is far slower than float32."""
     import torch
 
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -1,9 +1,9 @@
 """Spelling one vocabulary's tokens with the tokens of another.
 
 A token that the other vocabulary lacks can be written with its tokens: " unbelievable" as " un" "believ" "able". A new
-row without a vector is the mean of those pieces (FVT, Gee et al. 2022), not a random row as in TokAlign's script. Every
-token that has bytes can be spelled: text is tokenised with the other tokenizer, and a part of a UTF-8 character is
-covered by the longest tokens that fit, if need be single bytes.
+row without a vector is the mean of those pieces (FVT, Gee et al. 2022), not a random row as in TokAlign's script. Text
+is tokenised with the other tokenizer; a part of a UTF-8 character is covered by the longest tokens that fit, down to
+single bytes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tokalign_lab.vocabulary import Vocabulary
 def spell(vocabulary: Vocabulary, tokens: Sequence[bytes]) -> list[list[int]]:
     """Write byte strings, such as `Vocabulary.token_bytes` of another vocabulary, as ids of `vocabulary`.
 
-    Returns one list of ids per token. If a byte cannot be written (the tokenizer has no such byte or character), the
-    list has the tokenizer's own ids of the text without its unknown token, and may be empty.
+    Returns one list of ids per token. If the tokenizer lacks one of the bytes or characters, the list has its ids of
+    the text without the unknown token, and may be empty.
     """
     texts = {i: text for i, token in enumerate(tokens) if (text := text_of(token))}
     encoded = dict(zip(texts, vocabulary.encode(list(texts.values())), strict=True))
@@ -44,14 +44,14 @@ def _bytes_of(vocabulary: Vocabulary, ids: list[int]) -> bytes:
 
 
 def _without_dummy_prefix(vocabulary: Vocabulary, ids: list[int], token: bytes) -> list[int]:
-    """SentencePiece puts a space before a text; drop it if it is a separate token."""
+    """Drop the space that SentencePiece puts before a text, if it is a separate token."""
     if ids and vocabulary.token_bytes[ids[0]] == b" " and _bytes_of(vocabulary, ids) == b" " + token:
         return ids[1:]
     return ids
 
 
 def _cover(vocabulary: Vocabulary, token: bytes) -> list[int] | None:
-    """Longest tokens that fit, from left to right; None if a byte cannot be written."""
+    """Cover the bytes greedily by the longest tokens, from left to right; None if a byte has no token."""
     ids, start = [], 0
     while start < len(token):
         for end in range(len(token), start, -1):

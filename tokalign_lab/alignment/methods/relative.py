@@ -1,14 +1,13 @@
 """Relative representations: two spaces compared through shared tokens.
 
-Instead of two GloVe spaces compared directly (`spaces.glove`), a token is described by its cosines to 300 shared tokens
-(pivots), each measured in the token's own space (Moschella et al. 2023; the "+ Align Rep." rows of TokAlign). Two
-spaces that were trained separately become comparable, because a shared token has the same relation to the same pivots
-on both sides.
+A token is described by its cosines to 300 shared tokens (pivots), each measured in the token's own space (Moschella et
+al. 2023; the "+ Align Rep." rows of TokAlign). This makes two spaces comparable that were trained separately, because a
+shared token has similar cosines to the same pivots on both sides.
 
-TokAlign's released script compares the descriptions by a plain dot product, in which a token whose cosines to all
-pivots are large (a frequent, central token) beats the right token; so does the recipe `tokalign` (`as_cosines`).
-`tokalign-normalised` adds one step: the descriptions are scaled to length 1 first. On SmolLM2 to a 32k SentencePiece
-vocabulary the script finds 0.8 % of held-out shared tokens, and 67 % with that step.
+TokAlign's released script, and so the recipe `tokalign` (`as_cosines`), compares the descriptions by a plain dot
+product. Then a token whose cosines to all pivots are large (a frequent, central token) beats the right token. The
+recipe `tokalign-normalised` first scales the descriptions to length 1. On SmolLM2 to a 32k SentencePiece vocabulary the
+script finds 0.8 % of held-out shared tokens, and 67 % with that step.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def choose_pivots(
     n: int = N_PIVOTS,
     seed: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw at most n pivots from the shared tokens that have a vector on both sides.
+    """Sample at most n pivots from the shared tokens that have a vector on both sides.
 
     `shared` has source ids and target ids in pairs, without special and held-out tokens. Returns source ids and target
     ids, int64, in pairs, by ascending target id. Raises InputError if fewer than two shared tokens can be used.
@@ -69,8 +68,8 @@ def as_cosines(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Add one dimension to both sides, so that the cosine ranks keys as their dot product with the query does.
 
-    It makes every key as long as the longest and is 0 in the queries; (n, p) and (m, p) become (n, p + 1) and
-    (m, p + 1). A cosine then is the dot product, divided by the lengths of the query and of the longest key.
+    The new dimension is 0 in the queries and makes every key as long as the longest; (n, p) and (m, p) become
+    (n, p + 1) and (m, p + 1). A cosine is then the dot product divided by the lengths of the query and the longest key.
     """
     squares = np.einsum("ij,ij->i", keys, keys, dtype=np.float64)
     missing = np.sqrt(squares.max(initial=0.0) - squares).astype(np.float32)

@@ -1,16 +1,16 @@
 """Vectors of two vocabularies that can be compared with each other, and the search in them.
 
-From the papers' first method to ours, each with its difference:
+The methods, from the papers' first one to ours:
 
-- `glove`: two GloVe spaces, trained separately and compared directly (TokAlign's headline; only chance relates them).
+- `glove`: two GloVe spaces, trained separately and compared directly, although they are unrelated (TokAlign).
 - `relative`: each token by its cosines to 300 shared pivots, compared by dot product as in upstream's script
   (`relative.py`); with `scaled`, the descriptions are scaled to length 1 first.
 - `mapped`: the GloVe spaces mapped into one (`vecmap.py`), compared by CSLS (TokAlign++).
-- `hidden`: the source model's hidden states of either side's tokens, one space without a mapping, CSLS (TokAlign++).
-- `anchored`: both sides counted against the same shared tokens, one space without a mapping, CSLS (ours).
+- `hidden`: the source model's hidden states of both sides' tokens, one space without a mapping, CSLS (TokAlign++).
+- `anchored`: PMI of both sides' tokens with the same shared tokens, one space without a mapping, CSLS (ours).
 
-Each takes the `Inputs` and the shared tokens that may serve as pivots, anchors or seed pairs. GloVe vectors do not
-depend on the shared tokens and are cached.
+Each gets the `Inputs` and the shared tokens, which serve as pivots, anchors or seed pairs. GloVe vectors do not depend
+on the shared tokens and are cached.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ N_CANDIDATES = 10
 class Space:
     """Vectors of two vocabularies that can be compared with each other.
 
-    `densities` holds r of CSLS for target and source vectors; None compares by cosine, or by the plain dot product.
+    `densities` has r of CSLS for target and source vectors; None compares by cosine, or with `by_dot_product` by the
+    plain dot product.
     """
 
     source: TokenVectors
@@ -49,8 +50,11 @@ class Space:
 
 
 def anchored(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Count both vocabularies against the same shared tokens. Raises InputError if none is frequent enough."""
-    from tokalign_lab.vectors.anchored import anchored_vectors  # numba takes a while to import
+    """Compute PMI vectors of both vocabularies over the same shared tokens.
+
+    Raises InputError if no shared token is frequent enough.
+    """
+    from tokalign_lab.vectors.anchored import anchored_vectors  # importing numba is slow
 
     settings, pair = AnchoredSettings(), inputs.pair
     vectors = anchored_vectors(
@@ -61,7 +65,7 @@ def anchored(inputs: Inputs, shared: SharedTokens) -> Space:
 
 
 def glove(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Train GloVe on each side separately, or take the given vectors; `shared` is not used."""
+    """Train GloVe on each side separately, or use the vectors of `inputs`; `shared` is not used."""
     if inputs.vectors is not None:
         return Space(*inputs.vectors, None, {"vectors": [one.provenance for one in inputs.vectors]})
     from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
@@ -74,8 +78,11 @@ def glove(inputs: Inputs, shared: SharedTokens) -> Space:
 
 
 def relative(inputs: Inputs, shared: SharedTokens, scaled: bool = False) -> Space:
-    """Describe GloVe vectors by their cosines to shared pivots. Raises InputError if there are fewer than two."""
-    ids = _some(shared)
+    """Compute the cosines of GloVe vectors to shared pivots; `scaled` gives them length 1.
+
+    Raises InputError if there are fewer than two pivots.
+    """
+    ids = _shared_ids(shared)
     trained = glove(inputs, shared)
     pivots = choose_pivots(trained.source, trained.target, ids, N_PIVOTS, inputs.seed)
     source, target = (
@@ -86,13 +93,13 @@ def relative(inputs: Inputs, shared: SharedTokens, scaled: bool = False) -> Spac
 
 
 def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Map GloVe vectors into one space by VecMap, from the shared tokens with vectors on both sides.
+    """Map GloVe vectors into one space by VecMap, starting from the shared tokens with vectors on both sides.
 
     Raises InputError if there are none.
     """
     from tokalign_lab.alignment.methods.vecmap import vecmap
 
-    ids = _some(shared)
+    ids = _shared_ids(shared)
     trained = glove(inputs, shared)
     both = vecmap(trained.source, trained.target, ids, inputs.seed, progress=part(inputs.progress, 0.5, 1.0))
     names = ("mapping", "start", "start_pairs", "turns", "objective")
@@ -102,7 +109,7 @@ def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
 def hidden(inputs: Inputs, shared: SharedTokens) -> Space:
     """Compute the source model's hidden states of both sides' tokens.
 
-    A shared token gets the same vector on both sides, so held-out P@1 does not measure this space. Raises InputError if
+    A shared token has the same vector on both sides, so held-out P@1 is no measure of this space. Raises InputError if
     the model does not fit the source tokenizer.
     """
     from tokalign_lab.vectors.hidden_states import hidden_state_vectors
@@ -121,13 +128,13 @@ def hidden(inputs: Inputs, shared: SharedTokens) -> Space:
 
 
 def find_candidates(
-    space: Space, target_ids: NDArray[np.int64], barred: NDArray[np.bool_], k: int = N_CANDIDATES
+    space: Space, target_ids: NDArray[np.int64], excluded: NDArray[np.bool_], k: int = N_CANDIDATES
 ) -> Candidates:
-    """Rank the k source tokens most similar to each of `target_ids`; tokens without a vector are left out.
+    """Rank the k source tokens most similar to each of `target_ids`; target tokens without a vector are left out.
 
-    `barred`, bool (source size,), marks tokens that are never candidates: special ones, including `<unk>`.
+    `excluded`, bool (source size,), marks source tokens that are no candidates, such as special tokens.
     """
-    allowed = np.flatnonzero(~barred[space.source.ids])
+    allowed = np.flatnonzero(~excluded[space.source.ids])
     asking = space.target.positions_of(target_ids)
     asking = asking[asking >= 0]
     queries, keys = space.target.rows[asking], space.source.rows[allowed]
@@ -141,13 +148,13 @@ def find_candidates(
     return Candidates(space.target.ids[asking], space.source.ids[allowed][positions], scores)
 
 
-def turned_space(space: Space) -> Space:
-    """Return the same vectors with source and target exchanged, for the other direction."""
+def swapped_space(space: Space) -> Space:
+    """Return the same vectors with source and target swapped, for the other direction."""
     densities = None if space.densities is None else (space.densities[1], space.densities[0])
     return Space(space.target, space.source, densities, space.parameters, space.by_dot_product)
 
 
-def _some(shared: SharedTokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _shared_ids(shared: SharedTokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if not len(shared):
         raise InputError(
             "The two vocabularies share no token, and this recipe compares tokens through shared ones; use the recipe "

@@ -1,21 +1,22 @@
-"""VecMap: two spaces mapped into one by a dictionary that improves itself (Artetxe, Labaka, Agirre 2018).
+"""VecMap: map two spaces into one by self-learning of a dictionary (Artetxe, Labaka, Agirre 2018).
 
-TokAlign++ uses it instead of relative representations. From a first dictionary, two steps alternate:
+TokAlign++ uses it instead of relative representations. From an initial dictionary, two steps alternate:
 
 1. rotate both spaces to their common axes, X'DZ = U S V', X <- X U, Z <- Z V (`common_axes`);
 2. make a better dictionary D from the mapped spaces: CSLS, best partners in both directions (`induction.py`).
 
-Each similarity is kept with probability 0.1 at first. Whenever `patience` turns bring no gain the probability doubles,
-and at 1 self-learning ends. The final mapping is made once from the last dictionary: whiten, rotate, weight each axis
-by S^0.5 on both sides, and undo the whitening (their section 3.4).
+At first each similarity is kept with probability 0.1. After `patience` iterations without improvement the probability
+doubles. At 1, self-learning ends after `last_patience` such iterations. The final mapping is computed once from the
+last dictionary: whiten, rotate, weight each axis by S^0.5 on both sides, and undo the whitening (their section 3.4).
 
-The first dictionary is either known (`seed_pairs`: tokens that both vocabularies have) or unsupervised: the sorted
+The initial dictionary is either known (`seed_pairs`: tokens that both vocabularies have) or unsupervised: the sorted
 similarities of a word to all words of its language describe the word, so words with similar sorted rows of sqrt(X X')
-are a first guess (section 3.2).
+are paired (section 3.2).
 
-Written from the paper; as there, rows are scaled to length 1, centred, and scaled again. Unlike in the paper, the
-random phase uses only the 4,000 most frequent tokens and waits for ten turns, not 50; the last phase uses up to 20,000,
-as the paper does. P@1 on held-out shared tokens, SmolLM2 to a 32k SentencePiece vocabulary, GloVe of the default text:
+Implemented from the paper; as there, rows are scaled to length 1, centred, and scaled again. Unlike in the paper, the
+random phase uses only the 4,000 most frequent tokens and a patience of ten iterations, not 50; the last phase uses up
+to 20,000 tokens, as the paper does. P@1 on held-out shared tokens, SmolLM2 to a 32k SentencePiece vocabulary, GloVe of
+the default text:
 
 =======================  =====  ======
 start                    2 MB   0.3 MB
@@ -25,8 +26,8 @@ tokens of equal strings  0.818  0.607
 none (unsupervised)      0.819  0.010
 =======================  =====  ======
 
-Patience 50 takes four times as many turns and finds three more of 196 held-out tokens (0.622). The unsupervised start
-works with enough text and fails with little: the recipe `tokalign++` starts from shared tokens.
+Patience 50 takes four times as many iterations and finds three more of 196 held-out tokens (0.622). The unsupervised
+start fails with little text, so the recipe `tokalign++` starts from shared tokens.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 _FIRST_KEEP, _GROWTH = 0.1, 2.0
-_GAIN = 1e-6  # of the average similarity of partners; less is no improvement
+_GAIN = 1e-6  # smallest increase of the average similarity of partners that counts as an improvement
 _REWEIGHT = 0.5
 _LEAST = 1e-6  # of the largest eigenvalue: with few pairs, some directions have no variance
 
@@ -55,9 +56,9 @@ SeedPairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 class VecMapSettings:
     """Settings of the self-learning; the paper's except for `random_cutoff`, `patience` and `last_patience`.
 
-    `start_size`, `random_cutoff` and `cutoff` are the number of most frequent tokens of either side in the unsupervised
-    start, in the random phase and in the last phase. `patience` and `last_patience` are turns without gain before the
-    random phase moves on, and before the last phase ends: without randomness, waiting longer changes nothing.
+    `start_size`, `random_cutoff` and `cutoff` are the number of most frequent tokens of each side in the unsupervised
+    start, in the random phase and in the last phase. `patience` and `last_patience` are iterations without improvement
+    before the random phase raises the probability, and before the last phase, which has no randomness, ends.
     """
 
     start_size: int = 4000
@@ -78,9 +79,9 @@ def vecmap(
     """Map two spaces of the same dimensions into one, to be compared by CSLS.
 
     `seed_pairs` are source ids and target ids of known pairs, int64 (n,) each; pairs without vectors on both sides are
-    ignored, and None starts unsupervised. `seed` is for the random dictionaries; `progress` is called after every turn.
-    The provenance of the result describes how the mapping was found. Raises InputError if dimensions differ, a side has
-    no vectors, or none of the seed pairs has vectors on both sides.
+    ignored, and None starts unsupervised. `seed` is for the random dropout; `progress` is called after every iteration.
+    The provenance of the result describes the mapping. Raises InputError if dimensions differ, a side has no vectors,
+    or none of the seed pairs has vectors on both sides.
     """
     settings = settings or VecMapSettings()
     if source.dimensions != target.dimensions or not len(source) or not len(target):
@@ -112,7 +113,7 @@ def vecmap(
 def common_axes(
     source_rows: NDArray[Any], target_rows: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return U, V (float32 (d, d), orthogonal) and S (float32 (d,), falling) of the pairs' cross-covariance.
+    """Return U, V (float32 (d, d), orthogonal) and S (float32 (d,), descending) of the pairs' cross-covariance.
 
     Row i of one side, float (n, d), is paired with row i of the other. Raises InputError if the shapes differ.
     """
@@ -146,7 +147,7 @@ def _known_start(source: TokenVectors, target: TokenVectors, seed_pairs: SeedPai
 def _unsupervised_start(
     x: NDArray[np.float32], z: NDArray[np.float32], by_count: list[NDArray[np.int64]], size: int
 ) -> Dictionary:
-    """Pair frequent tokens whose sorted similarities to all others are alike."""
+    """Pair frequent tokens that have similar sorted similarities to all others."""
     size = min(size, len(x), len(z))
     frequent = by_count[0][:size], by_count[1][:size]
     found = induce(_profiles(x[frequent[0]]), _profiles(z[frequent[1]]))
@@ -154,7 +155,7 @@ def _unsupervised_start(
 
 
 def _profiles(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of sqrt(X X'), each sorted, normalised like vectors: (n, n)."""
+    """Return the rows of sqrt(X X'), each sorted, then normalised as vectors: (n, n)."""
     left, strength, _ = np.linalg.svd(rows, full_matrices=False)
     root = (left * strength) @ left.T
     return normalise(np.sort(root, axis=1))
@@ -169,7 +170,7 @@ def _self_learn(
     settings: VecMapSettings,
     progress: Progress,
 ) -> tuple[Dictionary, int]:
-    """Improve the dictionary until it no longer improves; returns it as rows of x and z, and the iterations."""
+    """Improve the dictionary until it no longer improves; return it as rows of x and z, and the iterations."""
     offset = int(np.random.default_rng(seed).integers(1 << 40))
     keep, turns, waited, best = _FIRST_KEEP, 0, 0, -np.inf
     while True:
@@ -190,13 +191,13 @@ def _self_learn(
                 return dictionary, turns
             keep, waited = min(1.0, _GROWTH * keep), 0
             if keep >= 1:
-                best = -np.inf  # the last phase measures other tokens
+                best = -np.inf  # the last phase uses more tokens, so its objective is not comparable
 
 
 def _final_mapping(
     x: NDArray[np.float32], z: NDArray[np.float32], dictionary: Dictionary
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Whiten, rotate, weight the axes, and undo the whitening along them."""
+    """Whiten, rotate, weight the axes, and undo the whitening."""
     pairs_x, pairs_z = x[dictionary.source], z[dictionary.target]
     (white_x, back_x), (white_z, back_z) = _whitening(pairs_x), _whitening(pairs_z)
     axes_x, axes_z, strength = common_axes(pairs_x @ white_x, pairs_z @ white_z)
@@ -208,7 +209,7 @@ def _final_mapping(
 
 
 def _whitening(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(X'X)^-0.5, after which dimensions do not covary, and its inverse (X'X)^0.5."""
+    """Return (X'X)^-0.5, which decorrelates the dimensions, and its inverse (X'X)^0.5."""
     rows = rows.astype(np.float64)
     variance, axes = np.linalg.eigh(rows.T @ rows)
     deviation = np.sqrt(np.maximum(variance, _LEAST * variance[-1]))

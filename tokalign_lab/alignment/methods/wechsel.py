@@ -2,11 +2,11 @@
 
     row = sum_i softmax(cos(u, u_i) / 0.1) * source row of neighbour i,   i over the 10 source tokens nearest to u
 
-u are FastText vectors of the tokens' text, trained on the words of the text (`vectors/fasttext.py`). The paper maps two
-languages' vectors onto each other with a dictionary; for the same text, one training serves both vocabularies. Unlike
-in FOCUS only special tokens are copied: a shared token is mixed from its neighbours like any other, and because the
-vector ignores white space, "the" and " the" are the same. A token without a FastText vector (white space, parts of
-characters) gets a random row.
+u are FastText vectors of the tokens' text, trained on the words of the text (`vectors/fasttext.py`). The paper maps the
+vectors of two languages onto each other with a dictionary; here one training on the same text serves both vocabularies.
+Unlike in FOCUS, only special tokens are copied: a shared token is a mixture of its neighbours like any other token.
+Vectors ignore white space, so "the" and " the" have the same one. A token without a FastText vector (white space, parts
+of characters) gets a random row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEMPERATURE = 0.1
 def wechsel_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     """Make all rows except those of special tokens, which must be copied already.
 
-    Random rows are drawn when the model is rearranged. Raises InputError if the text is too short for FastText.
+    `rearrange` samples the random rows. Raises InputError if the text is too short for FastText.
     """
     pair = inputs.pair
     source, target = fasttext_word_vectors(

@@ -1,11 +1,11 @@
-"""The k largest products of each row of two matrices on the processor, without the matrix of all products.
+"""The k largest entries in each row of a matrix product on the CPU, without the full product.
 
 A dense similarity matrix of two large vocabularies is tens of gigabytes. Here each thread multiplies a block that fits
-its own cache, scans it and drops it. A float32 sum of d products is accurate to d 2^-24 times the vectors' lengths
-(Higham 2002, section 3.1), in whatever order a library adds it up. So float32 is used to skip products that cannot be
-among the best, 64 at a time; the others are added up again in float64 and rounded to 2^-20. Equal vectors therefore
-have equal scores, equal scores go to the lowest row, and the result is the same for any block size, number of threads
-and BLAS (docs/decisions/0014 has the cost).
+its cache, scans it and discards it. A float32 sum of d products is accurate to d 2^-24 times the vectors' lengths, in
+any order of addition (Higham 2002, section 3.1). So float32 is used to skip products that cannot be among the best, 64
+at a time; the others are computed again in float64 and rounded to 2^-20. Equal vectors therefore have equal scores,
+ties go to the lowest row, and the result is the same for any block size, number of threads and BLAS
+(docs/decisions/0014 has the cost).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ BLOCK = (256, 1024)
 """Queries and keys at a time: 1 MB of products."""
 GRID = 1048576.0
 """Scores are multiples of 1 / GRID."""
-_CHUNK = 64  # products that are skipped, or checked one by one, together
+_CHUNK = 64  # products that are skipped together, or checked one by one
 
 Best = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 
 
 def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_keys: bool = False) -> Best:
-    """Find the k largest of each row of `queries @ keys.T`, and of each column in the same pass.
+    """Find the k largest entries in each row of `queries @ keys.T`, and in each column in the same pass.
 
     Parameters
     ----------
     queries, keys : float32 (n, d) and (m, d)
-    k : answers per query; m if there are fewer keys
-    of_keys : find the columns' largest as well
+    k : results per query; m if there are fewer keys
+    of_keys : also find the largest of each column
 
     Returns
     -------
@@ -48,7 +48,7 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
     positions = np.zeros(scores.shape, dtype=np.int64)
     columns = np.full((min(k, len(queries)) if of_keys else 0, len(keys)), -np.inf, dtype=np.float32)
     slack = error_bound(queries, keys)
-    # Threads share the rows, so each has separate columns; the best of them all is the same in any order.
+    # Threads share the rows, so each has separate column results; merging them gives the same result in any order.
     n_threads = numba.get_num_threads()
     mine: SimpleQueue[NDArray[np.float32]] = SimpleQueue()
     for _ in range(n_threads):
@@ -64,7 +64,7 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
                 _offer_to_rows(product, here, keys, first, slack, positions[rows], scores[rows])
                 if len(own):
                     _offer_to_columns(product, here, keys, first, slack, own)
-        finally:  # or the next thread would wait forever
+        finally:  # otherwise the next thread would wait forever
             mine.put(own)
 
     in_strips(search, len(queries), min(BLOCK[0], max(1, -(-len(queries) // n_threads))))
@@ -73,18 +73,18 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
     return positions, scores, columns.T
 
 
-def settle(
+def rank_candidates(
     queries: NDArray[np.float32], keys: NDArray[np.float32], found: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the k best of the keys that `found`, int64 (n, at least k), lists for each query, scored as by `best`."""
+    """Return the k best of the candidate keys `found`, int64 (n, at least k), of each query, scored as in `best`."""
     positions = np.zeros((len(queries), k), dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    _settle(queries, keys, np.sort(found, axis=1), positions, scores)
+    _rank_candidates(queries, keys, np.sort(found, axis=1), positions, scores)
     return positions, scores
 
 
 def error_bound(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> np.float32:
-    """Largest error of a float32 product, including the last bit of a score."""
+    """Return the largest error of a float32 product, including the rounding of a score."""
     longest = [float(np.einsum("ij,ij->i", rows, rows).max(initial=0.0)) ** 0.5 for rows in (queries, keys)]
     return np.float32(1.01 * queries.shape[1] * 2.0**-24 * longest[0] * longest[1] + 2.0**-21)
 
@@ -104,7 +104,7 @@ def _score(query, key):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _insert(score, position, scores, positions):  # type: ignore[no-untyped-def]
-    # Positions come in rising order and go behind equal scores, so that ties keep the lowest first.
+    # Positions arrive in ascending order and are inserted after equal scores, so the lowest comes first.
     place = len(scores) - 1
     if not score > scores[place]:
         return
@@ -119,7 +119,7 @@ def _offer_to_rows(product, queries, keys, first, slack, positions, scores):  # 
     k = scores.shape[1]
     for row in range(len(product)):
         for start in range(0, product.shape[1], _CHUNK):
-            # Slices, not indices: without a sign to check, the compiler makes the loop one vector comparison.
+            # A slice, not indices: without a check for negative indices, the compiler vectorises the loop.
             here = product[row, start : start + _CHUNK]
             limit = scores[row, k - 1] - slack
             found = False
@@ -153,7 +153,7 @@ def _offer_to_columns(product, queries, keys, first, slack, best):  # type: igno
 
 
 @njit(nogil=True)
-def _settle(queries, keys, found, positions, scores):  # type: ignore[no-untyped-def]
+def _rank_candidates(queries, keys, found, positions, scores):  # type: ignore[no-untyped-def]
     for row in range(len(queries)):
         for key in found[row]:
             _insert(_score(queries[row], keys[key]), key, scores[row], positions[row])

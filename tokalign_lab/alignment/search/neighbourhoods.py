@@ -1,4 +1,4 @@
-"""Nearest neighbours of a pair's tokens in both spaces, and how many of them agree.
+"""Nearest neighbours of a pair's tokens in both spaces, and the share of them that agree.
 
 A pair of the lexicon is reliable if the neighbours of the target token have partners that are neighbours of its source
 token. The share of k neighbours for which this holds is the neighbour overlap; it follows the Embedding Comparator
@@ -25,7 +25,7 @@ REFERENCE = 20_000  # tokens of each side among which the overlap searches neigh
 
 
 class Neighbourhood:
-    """Neighbours of one token at a time, by one product of all rows with it; `neighbours` searches for many at once."""
+    """Neighbours of one token at a time, by one matrix-vector product; `neighbours.nearest` takes many at once."""
 
     def __init__(self, vectors: TokenVectors) -> None:
         self.vectors = vectors
@@ -71,10 +71,10 @@ class Neighbourhoods:
         return self._one[space].of(token_id, NEIGHBOURS)
 
     def overlap(self, target_ids: NDArray[Any]) -> NDArray[np.float32]:
-        """Share of each target token's neighbours whose partners are neighbours of its own partner.
+        """Return the share of each target token's neighbours whose partners are neighbours of its own partner.
 
-        The partner is not its own neighbour, so many tokens with the same source do not confirm each other. Returns
-        float32 (n,), 0 to 1; nan for a token that has no vector, no partner, or a partner without a vector.
+        The partner is not its own neighbour, so tokens with the same source do not confirm each other. Returns float32
+        (n,), 0 to 1; NaN for a token that has no vector, no partner, or a partner without a vector.
         """
         target_ids = np.asarray(target_ids, dtype=np.int64)
         shares = np.full(len(target_ids), np.nan, dtype=np.float32)
@@ -105,5 +105,5 @@ class Neighbourhoods:
 
 
 def _most_frequent(vectors: TokenVectors) -> NDArray[np.int64]:
-    """Ids of the reference tokens of one side, ascending."""
+    """Return the ids of the reference tokens of one side, ascending."""
     return np.sort(vectors.ids[np.argsort(-vectors.counts, kind="stable")[:REFERENCE]])

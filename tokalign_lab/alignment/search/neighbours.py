@@ -1,10 +1,10 @@
 """Exact nearest neighbours between two sets of vectors, by cosine or CSLS.
 
 CSLS (Conneau et al. 2018, equation 3; TokAlign++ section 3) is 2 cos(x, y) - r_T(x) - r_S(y), where r is the mean
-cosine to the k nearest vectors of the other side. It penalises hubs: vectors that are close to everything. It takes two
-passes over all similarities: one for r of both sides (`density`), one for the neighbours. `block_search.py` makes a
-pass on the processor, `gpu_search.py` on a GPU; both give the same ids and scores, to the last bit. Scores are rounded
-to 2^-20 and equal scores go to the lowest id (docs/decisions/0014).
+cosine to the k nearest vectors of the other side. It penalises hubs: vectors that are close to everything. CSLS needs
+two passes over all similarities: one for r of both sides (`density`), one for the neighbours. `block_search.py` runs a
+pass on the CPU, `gpu_search.py` on a GPU; both give the same ids and scores, to the last bit. Scores are rounded to
+2^-20 and ties go to the lowest id (docs/decisions/0014).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tokalign_lab.vectors.token_vectors import unit_rows
 if TYPE_CHECKING:
     from tokalign_lab.alignment.search.block_search import Best
 
-_NEIGHBOURHOOD = 10  # vectors that r of CSLS is the mean over, in both papers
-_GPU_PAYS = 1 << 32  # similarities; fewer take less time than starting a GPU
+_NEIGHBOURHOOD = 10  # k of CSLS, in both papers
+_GPU_PAYS = 1 << 32  # similarities; a CPU computes fewer in less time than it takes to start a GPU
 
 
 @dataclass(frozen=True)
 class Candidates:
     """Ranked source tokens for some target tokens, or the other way round.
 
-    `target_ids`, int64 (n,), are the queries; `candidate_ids`, int64 (n, k), their candidates, best first; `scores`,
-    float32 (n, k), falling.
+    `target_ids`, int64 (n,), are the queries; `candidate_ids`, int64 (n, k), their candidates, best first; `scores` are
+    float32 (n, k), descending.
     """
 
     target_ids: NDArray[np.int64]
@@ -43,16 +43,16 @@ class Candidates:
 
 
 def nearest(queries: NDArray[Any], keys: NDArray[Any], k: int = 10) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the k keys of the largest cosine to each query.
+    """Find the k keys with the largest cosine to each query.
 
-    Raises `InputError` if there are no keys, or the vectors' lengths differ.
+    Raises `InputError` if there are no keys, or the dimensions differ.
 
     Parameters
     ----------
     queries, keys
         float (n, d) and (m, d); scaled to length 1 here.
     k
-        Answers per query; m if there are fewer keys.
+        Results per query; m if there are fewer keys.
 
     Returns
     -------
@@ -71,24 +71,26 @@ def nearest_csls(
     k: int = 10,
     densities: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the k keys of the largest CSLS to each query.
+    """Find the k keys with the largest CSLS to each query.
+
+    Raises `InputError` if there are no keys, or the dimensions differ.
 
     Parameters
     ----------
     queries, keys, k
         As for `nearest`.
     densities
-        r of each query and of each key, float32 (n,) and (m,), from `density`; required if the queries are only a part
-        of their space. Measured between `queries` and `keys` when None.
+        r of each query and of each key, float32 (n,) and (m,), from `density`; required if `queries` or `keys` are only
+        a part of their space. None computes them between `queries` and `keys`.
 
     Returns
     -------
     positions, scores
-        As from `nearest`, scores being CSLS.
+        As in `nearest`, but the scores are CSLS.
     """
     _check(queries, keys)
     of_queries, of_keys = density(queries, keys) if densities is None else densities
-    # One more dimension on either side makes 2 cos - r of the key a product: (2 x, -1) . (y, r).
+    # One more dimension on each side makes 2 cos - r of the key a dot product: (2 x, -1) . (y, r).
     asking = np.concatenate([2 * unit_rows(queries), np.full((len(queries), 1), -1, np.float32)], axis=1)
     answering = np.concatenate([unit_rows(keys), of_keys[:, None]], axis=1)
     positions, scores, _ = _best(asking, answering, k)
@@ -96,10 +98,10 @@ def nearest_csls(
 
 
 def density(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean cosine of each vector to its ten nearest of the other side, float32 (n,) and (m,): r of CSLS, in one pass.
+    """Return r of CSLS for both sides, float32 (n,) and (m,): the mean cosine to the ten nearest of the other side.
 
     `one` and `other`, float (n, d) and (m, d), are scaled to length 1 here. Raises InputError if one side has no
-    vectors, or their lengths differ.
+    vectors, or the dimensions differ.
     """
     _check(one, other)
     _check(other, one)
@@ -111,10 +113,10 @@ def density(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float32]
 def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
     """Choose one candidate for each of n target tokens so that none is chosen twice.
 
-    TokAlign describes a one-to-one mapping but copies the same source row to many target tokens, and a model with one
-    row many times spreads one token's probability over all of them. The assignment serves the most tokens and, among
-    those, has the highest sum of scores (the linear assignment problem; Jonker and Volgenant 1987, on the sparse graph
-    of candidates). Returns int64 (n,): which of its candidates a token gets, -1 for none.
+    TokAlign describes a one-to-one mapping but copies the same source row to many target tokens; the model then spreads
+    one token's probability over all of them. Of the assignments that serve the most tokens, this one has the highest
+    sum of scores (the linear assignment problem; Jonker and Volgenant 1987, on the sparse graph of candidates). Returns
+    int64 (n,): the index of a token's chosen candidate, -1 for none.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -124,8 +126,8 @@ def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     sources, column = np.unique(candidates.candidate_ids, return_inverse=True)
     column = column.reshape(n, k)
-    # Costs are above 0, because 0 is no edge. A token's own column for "nothing" costs more than any other assignment
-    # could save.
+    # Costs are above 0, because 0 means no edge. Each token has one more column, "nothing", which costs more than any
+    # other assignment could save.
     cost = 1.0 + (candidates.scores.max() - candidates.scores).astype(np.float64)
     nothing = np.full((n, 1), cost.max() * (n + 1))
     columns = np.concatenate([column, len(sources) + np.arange(n)[:, None]], axis=1)
@@ -142,7 +144,7 @@ def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
 
 def _best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_keys: bool = False) -> Best:
     """Search on a GPU if there is one and the work is large enough."""
-    # numba and torch take a second each to import, and panels that only show a lexicon need neither.
+    # Importing numba and torch takes a second each, and panels that only show a lexicon need neither.
     if len(queries) * len(keys) >= _GPU_PAYS and (device := pick_device()).type == "cuda":
         from tokalign_lab.alignment.search import gpu_search
 

@@ -55,7 +55,7 @@ def test_nothing_needs_a_home_folder_that_can_be_written_to(tmp_path: Path) -> N
     for folder in ("vectors", "alignment/search", "alignment/methods"):
         (package / folder / "__pycache__").touch()  # a file, so that not even root can write into it
     code = "import tokalign_lab.alignment.methods.induction\n"
-    code += "from tokalign_lab.vectors import compiled, stream; print(compiled.__file__, compiled.IS_KEPT)"
+    code += "from tokalign_lab.vectors import compiled, stream; print(compiled.__file__, compiled.IS_CACHED)"
     for cache, kept in (tmp_path / "cache", True), (Path("/dev/null/cache"), False):
         environment = {**os.environ, "HOME": "/dev/null", "PYTHONPATH": str(tmp_path), "TOKALIGN_CACHE": str(cache)}
         environment.pop("XDG_CACHE_HOME", None)

@@ -1,4 +1,4 @@
-"""Plotly figures without widgets, for panels and the report; import a module only where a figure is drawn."""
+"""Plotly figures without widgets, for panels and the report; import these modules only to draw a figure."""
 
 from tokalign_lab.errors import require_extra
 

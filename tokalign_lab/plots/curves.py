@@ -1,9 +1,9 @@
-"""The curves of tuning runs: one figure of three plots, which is updated in place.
+"""The learning curves of tuning runs: one figure of three plots, which is updated in place.
 
 From left to right: bits per byte of held-out text with the source model as reference and, if there is one, the
 control; the share of the gap to the reference that is closed; one value of each step, tokens per second by default.
-Each run has an index in the figure, with a separate colour, line and marker: raw values are faint, smoothed ones
-strong, measurements have markers. A line is thinned to the resolution of a plot before it is sent.
+Each run has an index in the figure, with a separate colour, dash and marker. Raw values are faint, smoothed ones
+strong, and measurements have markers. A line is thinned to the resolution of a plot before it is sent.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _UNITS = {"memory": 1e9}  # bytes per GB
 MOST_RUNS = 6
 MOST_CURVE_POINTS = 1000  # a plot is about 600 pixels wide
 CURVE_HEIGHT = 320
-# Distinct with colour-vision deficiency; contrast of at least 3 to 1 on white and on JupyterLab's black. The kinds of
-# line and mark repeat the information.
+# Distinct with colour-vision deficiency; contrast of at least 3 to 1 on white and on JupyterLab's black. Dashes and
+# markers repeat the information.
 COLOURS = ("#3a8fd0", "#c9770d", "#159a74", "#a377d1", "#dd5a50", "#8a8f1a")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
@@ -48,13 +48,13 @@ LINE_WORDS = ("an unbroken line", "dashes", "dashes and dots", "long dashes", "d
 REFERENCE = "reference: source model, own tokenizer"
 REFERENCE_COLOUR = "#7d868f"
 _TINTS = ("rgba(58,143,208,0.10)", "rgba(26,163,125,0.10)", "rgba(163,119,209,0.10)")
-_PER_RUN = 3  # raw, smoothed and measured; the gaps of all runs come after these, then the control and the reference
+_PER_RUN = 3  # traces: raw, smoothed, measured; after those of all runs come the gaps, the control and the reference
 _AXES_OF = ("", "2", "3")
 
 
 @dataclass(frozen=True)
 class CurveOptions:
-    """How curves are shown.
+    """Display options of the curves.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def curves_figure(
 
     Parameters
     ----------
-    options : how they are shown; by default over steps, smoothed by `fitting_smoothing`
+    options : by default over steps, smoothed by `fitting_smoothing`
     places : number of runs that the figure can show; by default the number of `runs`
     """
     options = options or CurveOptions(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
@@ -121,11 +121,11 @@ def curves_figure(
 def update_curves(
     figure: go.Figure, runs: Mapping[int, RunView], options: CurveOptions, changed: Iterable[int] | None = None
 ) -> None:
-    """Draw the runs' curves, and stage bands and reference of the first run, in a figure made by `curves_figure`.
+    """Draw the runs' curves, and stages, reference and control of the first run, in a figure of `curves_figure`.
 
     Parameters
     ----------
-    runs : index in the figure -> run; a run that keeps its index keeps its colour
+    runs : index in the figure, which decides the colour, -> run
     changed : indices of the runs with new values; all by default
     """
     n = (len(figure.data) - 2) // (_PER_RUN + 1)
@@ -166,14 +166,14 @@ def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
 
 
 def _measured(run: RunView, options: CurveOptions, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the measurements on the axis, and their values, without those that are not numbers."""
+    """Return the X values and values of the measurements that are finite."""
     at = run.x_of(options.axis, run.measured.steps)
     there = np.isfinite(at) & np.isfinite(values)
     return at[there], values[there]
 
 
 def trained_curve(run: RunView, options: CurveOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return steps, positions on the axis, values and smoothed values where all are numbers, float64 (n,) each."""
+    """Return steps, X values, values and smoothed values of the points that are finite, float64 (n,) each."""
     x, y = run.x(options.axis), run.trained.column(options.value) / _UNITS.get(options.value, 1)
     there = np.isfinite(x) & np.isfinite(y)
     smooth = y[there] if options.value in EXACT else smoothed(y[there], options.smoothing)
@@ -195,7 +195,7 @@ def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
 
 
 def _reach(runs: Iterable[RunView], axis: str) -> float:
-    """Return the end of the axis: the last planned step; in time, the end of the longest run so far."""
+    """Return the end of the X axis: the last planned step; for minutes, the end of the longest run so far."""
     ends = [1.0] if axis == "step" else [0.0]
     for run in runs:
         last = max([run.total_steps if axis != "minutes" else 0, *run.steps[-1:], *run.measured.steps[-1:]])
@@ -207,8 +207,8 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], options: CurveOptions) -> 
     known = _reach(runs, options.axis)
     reach = known or 1.0  # nothing to draw yet
     for which in _AXES_OF:
-        # In time the end is not known: plotly follows the curve, and a new point does not undo a zoom. It would give
-        # a plot without a curve the range -1 to 6.
+        # For minutes the end is unknown: plotly's autorange follows the curve, and a new point does not undo a zoom. A
+        # plot without a curve would get the range -1 to 6.
         drawn = any(trace.visible and trace.xaxis == f"x{which}" and len(trace.x or ()) for trace in figure.data)
         follows = options.axis == "minutes" and known and drawn
         ends = {"autorange": True, "range": None} if follows else {
@@ -216,13 +216,13 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], options: CurveOptions) -> 
         }  # fmt: skip
         figure.layout[f"xaxis{which}"].update(title_text=AXES[options.axis], **ends)
     figure.update_yaxes(exponentformat="e")
-    # no bits or value are below 0, so the axis of a run that has just begun must not go there
+    # bits and values are never negative, so the axis of a run that has just begun must not be either
     figure.layout.yaxis.autorangeoptions.clipmin = figure.layout.yaxis3.autorangeoptions.clipmin = 0
     figure.layout.yaxis2.autorangeoptions.include = [0, 1]  # step 0, and the reference; a worse model is below 0
 
 
 def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a tinted band for each stage of the first run, with its name, in all plots."""
+    """Return the shapes and labels of a tinted band for each stage of the run, in all plots."""
     shapes, notes = [], []
     for place, (number, stage) in enumerate(sorted(run.stages.items())):
         x0, x1 = (float(v) for v in run.x_of(axis, [stage.start, stage.end]))
@@ -239,7 +239,7 @@ def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[di
 
 
 def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most `most` points of a curve: the lowest and highest of each section, so that spikes stay visible."""
+    """Return at most `most` points of a curve: the minimum and maximum of each section, so that spikes stay visible."""
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(xs) <= most:
         return xs, ys
@@ -251,9 +251,9 @@ def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_CURVE_POINTS) -> tuple[
 
 
 def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
-    """Return the exponential moving average of finite `y` (n,), whose earlier values have `weight`.
+    """Return the exponential moving average of finite `y` (n,), with `weight` for earlier values.
 
-    It is bias-corrected as in Adam, so that the curve begins at its first value and not at 0.
+    The average is bias-corrected as in Adam, so that the curve begins at its first value and not at 0.
     """
     if not len(y) or weight <= 0:
         return y
@@ -261,5 +261,5 @@ def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
 
 
 def fitting_smoothing(steps: int) -> float:
-    """Return a weight for a run with this number of steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
+    """Return the smoothing weight for a number of steps: it averages about a fiftieth of them, from 0.6 to 0.99."""
     return round(min(0.99, max(0.6, 1 - 50 / max(steps, 1))), 2)

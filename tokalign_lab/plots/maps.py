@@ -1,4 +1,4 @@
-"""Both maps in one figure, for the report, and the colours of origins, which the panel's maps have too."""
+"""Both maps in one figure, for the report, and the colours of origins, also for the map panel."""
 
 from __future__ import annotations
 

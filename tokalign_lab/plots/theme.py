@@ -9,7 +9,7 @@ PALETTE = ("#3a8fd0", "#e08a1e", "#1aa37d", "#dd5a50", "#a377d1", "#c9a800", "#5
 
 
 def template(theme: str) -> dict[str, Any]:
-    """Return layout values for a plotly figure on a light or dark page; the background is the page's own."""
+    """Return layout values for a plotly figure on a light or dark page; the background is transparent."""
     dark = theme == "dark"
     ink, grid = ("#e8e8e8", "#363b41") if dark else ("#24292f", "#dde1e6")
     axis = {
@@ -34,7 +34,7 @@ def template(theme: str) -> dict[str, Any]:
 
 
 def plain_figures() -> None:
-    """Make a notebook's own figures readable on a light and on a dark page."""
+    """Make figures of a notebook readable on light and dark pages, by plotly's default template."""
     import plotly.io as pio
     from plotly import graph_objects as go
 
@@ -53,7 +53,7 @@ def titles_left(figure: Any, size: int = 14) -> None:
         title.update(x=axis.domain[0], xanchor="left", font={"size": size})
 
 
-# None of these buttons sends data anywhere; plotly's own set has one that would.
+# None of these buttons sends data anywhere; one of plotly's default buttons would.
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "responsive": True,

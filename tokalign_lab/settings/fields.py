@@ -1,8 +1,8 @@
 """Settings classes: type, default, help text and bounds of each option, named once.
 
 A settings class is a frozen dataclass whose fields are made by `option` and `required`. The command line derives its
-options from them, `run.json` holds them as plain JSON, and `from_dict` refuses a wrong name, type or value in one
-sentence.
+options from them, `run.json` stores the values as plain JSON, and `from_dict` refuses a wrong name, type or value with
+one sentence.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def option(
 
     Parameters
     ----------
-    default : its value when it is not given; a dict is copied for each object
+    default : value if the setting is not given; a dict is copied for each object
     help : one sentence for `--help`, forms and documentation
-    least, most, above, below : bounds, inclusive and exclusive; of a dict, bounds of each value
-    flag : its spelling on the command line, if that is not `--name-with-hyphens`
+    least, most, above, below : inclusive (first two) and exclusive bounds; for a dict, of each value
+    flag : option on the command line, if it is not `--name-with-hyphens`
     path : whether the value may be a path, which a run's process must find from any folder
     """
     bounds = {"least": least, "most": most, "above": above, "below": below}
@@ -46,7 +46,7 @@ def option(
 
 
 def required(help: str, **how: Any) -> Any:
-    """Declare a setting that must be given, as `option`; on the command line it is an argument if it has no `flag`."""
+    """Declare a setting without default, as `option`; on the command line it is an argument if it has no `flag`."""
     return option(MISSING, help, **how)
 
 
@@ -56,13 +56,13 @@ class Option:
 
     Attributes
     ----------
-    name : of the field
-    kind : type of a value: int, float, bool, str, tuple (of str) or dict (of str to float)
+    name : name of the field
+    kind : type of the value: int, float, bool, str, tuple (of str) or dict (of str to float)
     optional : whether it may be None
-    default : None if it must be given
+    default : None if it is required
     required : whether it must be given
     help, path : as for `option`
-    flag : its spelling on the command line, "--on/--off" for a bool; "" for an argument
+    flag : option on the command line, "--on/--off" for a bool; "" for an argument
     """
 
     name: str
@@ -75,7 +75,7 @@ class Option:
     path: bool
 
     def words(self, value: Any) -> list[str]:
-        """Write a value as on the command line; "" means none where the default is not none."""
+        """Return the command-line words for a value; an empty value is "" if the default is not empty."""
         if not self.flag:
             return [str(value)]
         if self.kind is bool:
@@ -93,7 +93,7 @@ class Settings:
 
     Attributes
     ----------
-    subject : begins the sentences about a setting that is unknown or missing
+    subject : subject of the errors about an unknown or missing setting
     """
 
     subject: ClassVar[str] = "This"
@@ -114,7 +114,7 @@ class Settings:
 
     @classmethod
     def options(cls) -> list[Option]:
-        """Every setting, in the order in which the classes name them."""
+        """Return all settings, in the order of the fields."""
         hints = get_type_hints(cls)
         found = []
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ class Settings:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Names of all settings."""
+        """Return the names of all settings."""
         return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
     @classmethod
@@ -148,7 +148,7 @@ class Settings:
         return cls(**{name: _convert(known[name], value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all settings."""
+        """Return the plain JSON values of all settings."""
         values = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 

@@ -13,7 +13,7 @@ from tokalign_lab.settings.fields import Settings, option, required
 
 
 class SplitSettings(Settings):
-    """How a text is sampled and split."""
+    """Settings of how a text is sampled and split."""
 
     seed: int = option(0, "Random seed.", least=0)
     held_out_share: float = option(
@@ -22,7 +22,7 @@ class SplitSettings(Settings):
 
 
 class TextSettings(SplitSettings):
-    """Which text is read and which part of it is held out: equal settings give equal parts."""
+    """Settings of the text and its held-out part: equal settings give equal parts."""
 
     text: tuple[str, ...] = required(
         "A text: 'default', a file, a folder, or hub:org/name. May be repeated.", flag="--text", path=True
@@ -31,13 +31,13 @@ class TextSettings(SplitSettings):
 
 
 class MeasuredSettings(SplitSettings):
-    """How much of the held-out text a model is measured on."""
+    """Settings of the amount of held-out text for measurements."""
 
     evaluate_bytes: int = option(20_000, "Bytes of held-out text for a measurement.", least=1)
 
 
 class MeasuredTextSettings(MeasuredSettings, TextSettings):
-    """Which bytes a model is measured on: models compare in bits per byte where these are equal."""
+    """Settings of the bytes for measurements: bits per byte are comparable only if these settings are equal."""
 
 
 def text_of(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class ExportSettings(Settings):
 
 
 class WritingSettings(Settings):
-    """How a teacher generates text for tuning."""
+    """Settings for generating text for tuning with a teacher."""
 
     subject = "Writing"
 
@@ -149,7 +149,7 @@ class BitsSettings(TextSettings):
 
 
 class MeasureSettings(BitsSettings, MeasuredTextSettings):
-    """Measure a model on the bytes that a tuning run with these settings measures."""
+    """Measure a model on the same bytes as a tuning run with these settings."""
 
 
 class ScoreSettings(TextSettings):

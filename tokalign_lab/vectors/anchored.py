@@ -1,9 +1,9 @@
 """Anchored vectors: both vocabularies in one space, from counts alone.
 
 `glove.py` trains each vocabulary separately, so the two spaces must be made comparable afterwards. Here the tokens of
-both vocabularies are counted against the *same* contexts: the tokens that both vocabularies have. The row of a source
-token and the row of a target token then have the same columns, and one factorisation of the stacked rows gives both
-their vectors. No training, no pivots, no mapping.
+both vocabularies are counted in the *same* contexts: the shared tokens (anchors). So the rows of source and target
+tokens have the same columns, and one factorisation of the stacked rows gives the vectors of both. There is no training,
+no pivot and no mapping.
 
 Features are positive pointwise mutual information, max(0, log p(t, c) / (p(t) p(c)^0.75)), with a smoothed distribution
 of contexts and separate columns for left and right neighbours (Levy, Goldberg, Dagan 2015, sections 3.1 and 3.2).
@@ -34,7 +34,7 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
-_NEGLIGIBLE = 1e-4  # share of the first singular value that float32 cannot distinguish from zero
+_NEGLIGIBLE = 1e-4  # share of the first singular value below which float32 values are rounding errors
 
 
 def anchored_vectors(
@@ -48,23 +48,23 @@ def anchored_vectors(
 ) -> tuple[TokenVectors, TokenVectors]:
     """Compute vectors in one space for the tokens of two vocabularies.
 
-    Returns the vectors of source and target, for the tokens that occur `min_count` times and meet an anchor more often
-    than chance; the same bits for any number of threads. Raises `InputError` if no shared token occurs `min_count`
-    times in both texts.
+    Returns the vectors of source and target, for the tokens that occur `min_count` times and co-occur with an anchor
+    more often than by chance; the same bits for any number of threads. Raises `InputError` if no shared token occurs
+    `min_count` times in both texts.
 
     Parameters
     ----------
     source, target
-        The same text as ids of either vocabulary.
+        The same text as ids of each vocabulary.
     shared
-        Source ids and target ids of the shared tokens that may serve as contexts, int64 (n,) each, in pairs, without
-        the tokens that a test holds out.
+        Source ids and target ids of the shared tokens that may be anchors, int64 (n,) each, in pairs, without held-out
+        tokens.
     sizes
         `Vocabulary.size` of source and target.
     settings
-        The measured defaults when None.
+        None for the defaults.
     seed
-        For the start of the randomised SVD.
+        Seed of the randomised SVD.
     progress
         Called before each step.
     """
@@ -89,7 +89,7 @@ def anchored_vectors(
     parts = np.split(rows, [len(streams[0].ids)])
     made = []
     for stream, counted, part, corpus in zip(streams, features, parts, (source, target), strict=True):
-        met = np.diff(counted.indptr) > 0  # a token that met no anchor more often than chance has no vector
+        met = np.diff(counted.indptr) > 0  # a token that co-occurs with no anchor above chance has no vector
         origin = {**provenance, "text_hash": corpus.text_hash, "without_anchors": int((~met).sum())}
         made.append(TokenVectors(stream.ids[met], part[met], stream.counts[met], corpus.vocabulary_fingerprint, origin))
     return made[0], made[1]
@@ -98,9 +98,9 @@ def anchored_vectors(
 def choose_anchors(
     streams: list[Stream], shared: tuple[NDArray[np.int64], NDArray[np.int64]], n: int
 ) -> list[NDArray[np.int64]]:
-    """Return source ids and target ids, int64 in pairs, of the `n` shared tokens that are frequent in both texts.
+    """Return source ids and target ids, int64 in pairs, of the at most `n` shared tokens most frequent in both texts.
 
-    The rarer side counts; ties go to the lower target id.
+    They are ranked by the lower of both counts; ties go to the lower target id.
     """
     counts = []
     for stream, ids in zip(streams, shared, strict=True):
@@ -110,14 +110,14 @@ def choose_anchors(
     rarer = np.minimum(*counts)
     order = np.lexsort((shared[1], -rarer))
     order = order[rarer[order] > 0][:n]
-    # Two target tokens may share one source token; as two contexts they would be the same column twice.
+    # Two target tokens may share one source token, which would be two equal columns.
     _, first = np.unique(shared[0][order], return_index=True)
     order = order[np.sort(first)]
     return [shared[0][order], shared[1][order]]
 
 
 def _features(stream: Stream, anchors: NDArray[np.int64], settings: AnchoredSettings) -> csr_array:
-    """Positive PMI of each token of `stream` with each anchor, (n, anchors) or (n, 2 anchors)."""
+    """Return the positive PMI of each token of `stream` with each anchor, (n, anchors) or (n, 2 anchors)."""
     n = len(anchors)
     context_of = np.full(len(stream.ids), -1, dtype=np.int32)
     context_of[np.searchsorted(stream.ids, anchors)] = np.arange(n, dtype=np.int32)
@@ -130,7 +130,7 @@ def _features(stream: Stream, anchors: NDArray[np.int64], settings: AnchoredSett
 def positive_pmi(counts: csr_array, smoothing: float = 0.75) -> csr_array:
     """Convert counts (n, m) to max(0, log p(t, c) / (p(t) p(c)^smoothing)), p(c)^smoothing scaled to sum to 1.
 
-    `smoothing` below 1 takes weight from rare contexts. Zeros are not stored.
+    `smoothing` below 1 reduces the PMI of rare contexts. Zeros are not stored.
     """
     n, m = counts.shape
     row_of = np.repeat(np.arange(n), np.diff(counts.indptr))
@@ -149,10 +149,10 @@ def positive_pmi(counts: csr_array, smoothing: float = 0.75) -> csr_array:
 def factorise(
     matrix: csr_array, dimensions: int = 300, power: float = 0.25, passes: int = 3, seed: int = 0
 ) -> NDArray[np.float32]:
-    """U S^power of the first singular vectors of a sparse matrix; the same bits for any number of threads.
+    """Return U S^power of the first singular vectors of a sparse matrix; the same bits for any number of threads.
 
-    Returns float32 (n, at most dimensions), fewer if the matrix has a lower rank; signs fixed so that each column's
-    largest entry is positive.
+    The result is float32 (n, dimensions), with fewer columns if the rank is lower; signs are chosen so that the entry
+    of each column with the largest absolute value is positive.
 
     Parameters
     ----------
@@ -163,22 +163,22 @@ def factorise(
     power
         Exponent of the singular values.
     passes
-        Power iterations; each sharpens the spectrum once more.
+        Number of power iterations; more approximate the singular vectors better.
     seed
-        For the random start.
+        Seed of the random start.
     """
     n, m = matrix.shape
     width = min(dimensions + 16, n, m)
-    turned = matrix.T.tocsr()
+    transposed = matrix.T.tocsr()
     basis = np.random.default_rng(seed).standard_normal((m, width), dtype=np.float32)
     for _ in range(passes):
         basis = _orthonormal(_times(matrix, basis))
-        basis = _orthonormal(_times(turned, basis))
+        basis = _orthonormal(_times(transposed, basis))
     left = _times(matrix, basis)
     # The right singular vectors of a tall matrix are the eigenvectors of its small Gram matrix.
     squares, right = _eigen(left)
     s = np.sqrt(np.maximum(squares[::-1], 0.0))
-    # With a small power, the rounding errors of a matrix of lower rank would grow into spurious directions.
+    # If the rank is lower, a small power would amplify rounding errors into spurious directions.
     width = max(1, min(dimensions, int((s > _NEGLIGIBLE * s[0]).sum())))
     us = product(left, right[:, ::-1][:, :width].astype(np.float32))
     signs = np.sign(us[np.abs(us).argmax(axis=0), np.arange(width)])
@@ -187,16 +187,16 @@ def factorise(
 
 
 def _orthonormal(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Orthonormal basis of the columns' span from the small Gram matrix: a tall QR at the cost of a product."""
-    squares, turn = _eigen(rows)
+    """Return an orthonormal basis of the columns' span, from the small Gram matrix, which is cheaper than a QR."""
+    squares, rotation = _eigen(rows)
     kept = squares > 1e-10 * squares[-1]
     if not kept.any():
         kept[-1] = True
-    return product(rows, (turn[:, kept] / np.sqrt(np.maximum(squares[kept], 1e-30))).astype(np.float32))
+    return product(rows, (rotation[:, kept] / np.sqrt(np.maximum(squares[kept], 1e-30))).astype(np.float32))
 
 
 def _eigen(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues, rising, and eigenvectors of `rows.T @ rows` in float64."""
+    """Return the eigenvalues, ascending, and eigenvectors of `rows.T @ rows` in float64."""
     grams = in_strips(lambda strip: rows[strip].T.astype(np.float64) @ rows[strip], len(rows), 4096)
     with threadpool_limits(1, user_api="blas"):
         values, vectors = np.linalg.eigh(sum(grams))
@@ -204,7 +204,7 @@ def _eigen(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def _times(matrix: csr_array, dense: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sparse times dense, float32; each row is added up by one thread."""
+    """Multiply a sparse by a dense matrix in float32; one thread computes each row."""
     result = np.zeros((matrix.shape[0], dense.shape[1]), dtype=np.float32)
     _multiply(matrix.indptr, matrix.indices, matrix.data, np.ascontiguousarray(dense), result)
     return result

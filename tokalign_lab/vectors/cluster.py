@@ -1,10 +1,10 @@
 """Co-occurrence counts from many machines, through Dask (`pip install 'tokalign-lab[cluster]'`).
 
-A text is split into parts as in `text_counts.py`. A worker adds up a part; this process writes the sums as runs and
-merges them. Sums are whole numbers, so the counts have the same bits as those of one process, for any number of workers
-and any order. They are cached in the same place, and GloVe on this text uses them.
+A text is split into parts as in `text_counts.py`. A worker counts a part; this process writes the sums as runs and
+merges them. Sums are integers, so the counts have the same bits as those of one process, for any number of workers and
+any order. They are cached in the same folder, and GloVe on this text uses them.
 
-The workers need no shared disk: a part is sent as 4 bytes for a token of text and returned as 12 for a pair. If a
+The workers need no shared disk: a part is sent as 4 bytes per token of text and returned as 12 bytes per pair. If a
 worker is killed, another one counts its part.
 """
 
@@ -24,15 +24,15 @@ from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
 from tokalign_lab.vectors.spill import write_rows
 from tokalign_lab.vectors.stream import Stream, index_places, part_tokens
-from tokalign_lab.vectors.text_counts import TextCounts, kept_tokens, merge_runs, remembered_counts
+from tokalign_lab.vectors.text_counts import TextCounts, kept_tokens, load_or_count, merge_runs
 
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
 PART_TOKENS = 5_000_000
-"""Tokens of a task: 20 MB to send, and seconds of work. The result does not depend on it."""
-# numba's plain threading layer allows one parallel region at a time, and a Dask worker may run several tasks at once.
-_ONE_AT_A_TIME = threading.Lock()
+"""Tokens per task: 20 MB to send, and seconds of work. The result does not depend on this number."""
+# numba's default threading layer allows one parallel region at a time, and a Dask worker may run several tasks at once.
+_NUMBA_LOCK = threading.Lock()
 
 
 def cluster_counts(
@@ -43,15 +43,15 @@ def cluster_counts(
     min_count: int = 5,
     progress: Progress = silent,
 ) -> TextCounts:
-    """Count which tokens of a text meet, on the workers of a Dask cluster.
+    """Count co-occurrences of the tokens of a text on the workers of a Dask cluster, or load them from the cache.
 
-    Raises `InputError` if Dask is not installed, no scheduler answers, no token occurs `min_count` times, or every
-    worker that was given one of the parts was killed.
+    Raises `InputError` if Dask is not installed, no scheduler answers, the cluster has no workers, no token occurs
+    `min_count` times, or all workers that tried to count one of the parts were killed.
 
     Parameters
     ----------
     address
-        Of the scheduler, such as "tcp://host:8786".
+        Address of the scheduler, such as "tcp://host:8786".
     corpus, vocabulary_size, window, min_count
         As in `text_counts.text_counts`.
     progress
@@ -74,7 +74,7 @@ def cluster_counts(
         waiting = iter(firsts)
         if not client.nthreads():
             raise InputError("The cluster has no workers; start some, and count again.")
-        # Two tasks for each thread of the cluster, so that memory never holds the whole text.
+        # Only two tasks per thread of the cluster at a time, so that the whole text is never in memory.
         ahead = 2 * sum(client.nthreads().values())
         done = as_completed([submit(first) for first in islice(waiting, ahead)], with_results=True)
         runs: list[Path] = []
@@ -92,7 +92,7 @@ def cluster_counts(
         merge_runs(folder, kept, runs)
 
     with client:
-        return remembered_counts(corpus, window, min_count, count)
+        return load_or_count(corpus, window, min_count, count)
 
 
 def _connect(address: str) -> Any:
@@ -108,9 +108,9 @@ def _connect(address: str) -> Any:
 
 
 def _sum_part(tokens: NDArray[np.int32], begin: int, end: int, n: int, weights: NDArray[np.int64]) -> csr_array:
-    """Add up one part of a text, on a worker."""
+    """Count one part of a text, on a worker."""
     numbers = np.arange(n)
     # Arrays from the network are read-only, and numba would compile for those separately.
     stream = Stream(numbers, numbers, np.array(tokens), *index_places(np.array(tokens), begin, end, n))
-    with _ONE_AT_A_TIME:
+    with _NUMBA_LOCK:
         return RowSums(stream, numbers.astype(np.int32), n, np.array(weights)).block(0, n, np.int64)

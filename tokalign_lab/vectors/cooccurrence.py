@@ -1,13 +1,13 @@
 """Distance-weighted co-occurrence counts of one tokenised text.
 
-A pair of tokens d places apart, with d up to the window, adds 1/d (Pennington et al. 2014, section 4.2). Windows end
-where a document ends. `stream.py` removes rare tokens before distances are counted.
+A pair of tokens at distance d, up to the window, adds 1/d (Pennington et al. 2014, section 4.2). Windows end where a
+document ends. `stream.py` removes rare tokens before distances are counted.
 
 Stanford's program sums floating-point numbers in the order of its sorted runs. Here, 1/d is an integer in units of
 2^-32 (for a window of 15 the rounding error is below 2^-28). Integer sums have the same bits in any order: over
 threads, over parts of the text (`text_counts.py`), over machines (`cluster.py`) and on a GPU (`torch_backend.py`). Sums
-are rounded to float32 once, at the end. An inverted index lists the occurrences of each token, and one thread sums a
-row. Memory is 12 bytes per token of text and 8 per non-zero count; no V x V matrix is allocated.
+are rounded to float32 once, at the end. An inverted index lists the occurrences of each token, and one thread computes
+a row. Memory is 12 bytes per token of text and 8 per non-zero count; no V x V matrix is allocated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tokalign_lab.vectors.stream import Stream
 
 UNIT = 2.0**-32
 """The weight of one unit of a sum."""
-_LARGEST_SUM = 2.0**31  # in weight: what an int64 of such units holds
+_LARGEST_SUM = 2.0**31  # the weight at which an int64 of such units overflows
 
 
 def count_contexts(
@@ -42,23 +42,23 @@ def count_contexts(
     Parameters
     ----------
     stream
-        The text.
+        The text, of n distinct tokens.
     context_of
-        int32 (n,), the column that a token counts in when it is a neighbour; -1 for none.
+        int32 (n,), the column of each token as a neighbour; -1 for none.
     n_columns
         Number of columns.
     window
-        Farthest distance that counts, in tokens to either side.
+        Maximum distance, in tokens to each side.
     right_offset
         Added to the column of a neighbour on the right; 0 counts both sides together (symmetric).
     device
-        "cpu", or a GPU such as "cuda"; a GPU if there is one when None.
+        "cpu", or a GPU such as "cuda"; None for a GPU if there is one.
 
     Returns
     -------
     csr_array
-        float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device. A token
-        that meets itself adds 1/d twice, once from either side, as in Stanford's code.
+        float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device. Two
+        occurrences of one token add 1/d twice, once from each side, as in Stanford's code.
     """
     weights = weights_of(window, stream.counts)
     device = str(pick_device(device))
@@ -70,9 +70,9 @@ def count_contexts(
 
 
 def weights_of(window: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """1/d for d from 1 to `window` in units of 2^-32, int64.
+    """Return 1/d for d from 1 to `window` in units of 2^-32, int64.
 
-    Raises InputError if a token occurs so often (325 million times at a window of 15) that a sum might not fit.
+    Raises InputError if a token occurs so often (325 million times at a window of 15) that a sum might overflow.
     """
     weights = np.rint(1.0 / (UNIT * np.arange(1, window + 1))).astype(np.int64)
     most = int(counts.max(initial=0))
@@ -87,16 +87,16 @@ def to_float(sums: csr_array) -> csr_array:
 
 
 def sparse_rows(values: NDArray[Any], columns: NDArray[np.int32], starts: NDArray[Any], n_columns: int) -> csr_array:
-    """CSR matrix of these arrays with 4-byte columns, which scipy would widen to the type of `starts`."""
+    """Make a CSR matrix with int32 columns; scipy would convert them to the dtype of `starts` if that were int64."""
     starts = starts.astype(np.int32) if starts[-1] < 2**31 else starts
     return csr_array((values, columns, starts), shape=(len(starts) - 1, n_columns))
 
 
 class RowSums:
-    """The rows of one count; a row is added up when `block` asks for it.
+    """The rows of a co-occurrence matrix; `block` computes some of them.
 
-    Arguments are as in `count_contexts`; `weights` come from `weights_of`. `starts`, int64 (n + 1,), is where each
-    row will start, and is known before any row is added up.
+    Arguments are as in `count_contexts`; `weights` come from `weights_of`. `starts`, int64 (n + 1,), are the CSR starts
+    of all rows; they are computed first.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class RowSums:
         return sparse_rows(values, columns, starts, self._n_columns)
 
     def _add_up(self, first: int, unit: Any, *arrays: NDArray[Any]) -> None:
-        # More shares than threads balance frequent tokens; the result does not depend on the number.
+        # More shares than threads balance the work of frequent tokens; the result does not depend on the number.
         _add_rows(*self._arguments, 4 * numba.get_num_threads(), first, unit, *arrays)
 
 
 @njit()
 def _add_row(tokens, places, context_of, weights, right_offset, sums, seen, mark, touched):  # type: ignore[no-untyped-def]
-    """Add up one row into `sums`; return how many columns of it, listed in `touched`, are not zero."""
+    """Add one row to `sums`; return the number of its non-zero columns, which are listed in `touched`."""
     n_touched = 0
     for place in places:
         for side in range(2):
@@ -155,7 +155,7 @@ def _add_rows(  # type: ignore[no-untyped-def]
     tokens, starts, places, context_of, n_columns, weights, right_offset, n_shares, first_row, unit, row_starts,
     columns, values, lengths,
 ):  # fmt: skip
-    """Write the length of each row and, unless `columns` is empty, its columns and its sums times `unit`."""
+    """Write the length of each row and, unless `columns` is empty, its columns and sums times `unit`."""
     for share in numba.prange(n_shares):
         sums = np.empty(n_columns, dtype=np.int64)
         seen = np.full(n_columns, -1, dtype=np.int32)

@@ -1,16 +1,16 @@
 """FastText vectors (Bojanowski et al. 2017), by which FOCUS and WECHSEL compare tokens.
 
-A word is the mean of its own vector and those of its character n-grams, so that " walking" and " walked" are neighbours
-even if both are rare, and a word that is not in the text still has a vector.
+The vector of a word is the mean of its own vector and those of its character n-grams. So " walking" and " walked" are
+neighbours even if both are rare, and a word that is not in the text still has a vector.
 
-FOCUS (Dobler and de Melo 2023) trains on the text as the *target* tokenizer cuts it; the tokenizer's own string of a
-token is a word. WECHSEL (Minixhofer et al. 2022) trains on words and takes the vector of each token's text, mostly from
-its n-grams; one training then serves both vocabularies in one space. Its package splits words with a tokenizer for
-English; here words are separated by white space.
+FOCUS (Dobler and de Melo 2023) trains on the tokens of the *target* tokenizer; the raw string of a token is a word.
+WECHSEL (Minixhofer et al. 2022) trains on words; the vector of a token is that of its text, mostly from n-grams, so one
+training serves both vocabularies in one space. Its package splits words with a tokenizer for English; here words are
+separated by white space.
 
-gensim trains both. It silently drops all of a sentence beyond 10,000 words, so a longer document is cut into pieces of
-that length, and windows end there too. There is one worker: several race over the same rows, and the result would
-differ from run to run.
+gensim trains both. It silently drops the words of a sentence beyond 10,000, so longer documents are split into pieces
+of that length, where windows end too. gensim gets one worker: several would race over the same rows, and the result
+would differ from run to run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.spelling import text_of
-from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.store import load_or_train
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ _LONGEST_SENTENCE = 10_000  # gensim's MAX_SENTENCE_LEN
 class FastTextSettings:
     """Settings of one training; the defaults are FOCUS's (CBOW, 3 epochs, 10 negatives) except for two.
 
-    `dimensions` is 300, as for every other method here; FOCUS's package uses 100. `buckets`: fastText hashes n-grams
-    into 2,000,000 rows, which is 2.4 GB at 300 dimensions for any text; the n-grams of a vocabulary fit a quarter.
+    `dimensions` is 300, as for every other method here; FOCUS's package uses 100. `buckets` is the number of rows that
+    n-grams are hashed into. fastText's 2,000,000 rows take 2.4 GB at 300 dimensions; the n-grams of a vocabulary fit a
+    quarter of them.
     """
 
     dimensions: int = 300
@@ -59,7 +60,7 @@ class FastTextSettings:
 
 
 WECHSEL_SETTINGS = FastTextSettings(dimensions=100, epochs=20, min_count=5, shortest=5, longest=5)
-"""WECHSEL's settings when there are no vectors to download."""
+"""WECHSEL's settings for training vectors on a text."""
 
 
 def fasttext_vectors(
@@ -69,9 +70,9 @@ def fasttext_vectors(
     seed: int = 0,
     progress: Progress = silent,
 ) -> TokenVectors:
-    """Train FastText on a tokenised text with each token's own string as a word, as FOCUS does; cached.
+    """Train FastText on a tokenised text with each token's raw string as a word, as FOCUS does; cached.
 
-    `settings` are FOCUS's when None; other arguments are as in `glove.glove_vectors`. Raises InputError if no token
+    `settings` are FOCUS's if None; other arguments are as in `glove.glove_vectors`. Raises InputError if no token
     occurs `min_count` times.
     """
     settings = settings or FastTextSettings()
@@ -87,7 +88,7 @@ def fasttext_vectors(
         counts, provenance = known.expandos["count"][order], {**key, "text_hash": corpus.text_hash}
         return TokenVectors(ids[order], known.vectors[order], counts, vocabulary.fingerprint, provenance)
 
-    return remembered(corpus, key, train)
+    return load_or_train(corpus, key, train)
 
 
 def fasttext_word_vectors(
@@ -98,7 +99,7 @@ def fasttext_word_vectors(
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[TokenVectors]:
-    """Train FastText once on the words of `documents`, and give each token of each vocabulary the vector of its text.
+    """Train FastText once on the words of `documents`; each token of each vocabulary gets the vector of its text.
 
     Raises `InputError` if no word occurs `min_count` times.
 
@@ -107,9 +108,9 @@ def fasttext_word_vectors(
     documents
         The text.
     corpora
-        The same text as ids of each of `vocabularies`; counts and hash come from there.
+        The same text as ids of each of `vocabularies`, for counts and text hash.
     vocabularies
-        Whose tokens get vectors, all in one space.
+        The vocabularies whose tokens get vectors, all in one space.
     settings
         WECHSEL's by default.
     seed, progress
@@ -118,9 +119,9 @@ def fasttext_word_vectors(
     Returns
     -------
     list of TokenVectors
-        One for each vocabulary. A token that is not in the text has a vector too, with a count of 0. There are no
-        vectors for control tokens, parts of characters, white space, and text that is too short for an n-gram and not
-        a word of the text: fastText has only zeros for them, and WECHSEL gives them random rows.
+        One for each vocabulary. A token that is not in the text also has a vector, with a count of 0. There are no
+        vectors for control tokens, parts of characters, white space, and text that is no word of the documents and too
+        short for an n-gram: fastText has only zeros for them, and WECHSEL gives them random rows.
     """
     key = {"method": "fasttext-words", "seed": seed, **asdict(settings)}
     trained: list[FastText] = []
@@ -133,7 +134,7 @@ def fasttext_word_vectors(
         found: dict[int, Any] = {}
         for token_id, token in enumerate(vocabulary.token_bytes):
             word = text_of(token).strip()
-            # An n-gram may begin with "<" and end with ">", which fastText puts around every word.
+            # An n-gram may include the "<" and ">" that fastText puts around every word.
             if word and (word in known.key_to_index or len(word) + 2 >= settings.shortest):
                 found[token_id] = known.get_vector(word)
         ids = np.array(list(found), dtype=np.int64)
@@ -142,13 +143,13 @@ def fasttext_word_vectors(
         return TokenVectors(ids, rows, counts, vocabulary.fingerprint, {**key, "text_hash": corpus.text_hash})
 
     return [
-        remembered(corpus, key, partial(look_up, corpus, vocabulary))
+        load_or_train(corpus, key, partial(look_up, corpus, vocabulary))
         for corpus, vocabulary in zip(corpora, vocabularies, strict=True)
     ]
 
 
 class _Sentences:
-    """Documents as sentences that gensim does not truncate, which it reads once to count and once an epoch."""
+    """Documents as sentences that gensim does not truncate; it iterates once to count words, and once per epoch."""
 
     def __init__(self, documents: Callable[[], Iterable[list[str]]]) -> None:
         self._documents = documents
@@ -178,7 +179,7 @@ def _train(settings: FastTextSettings, seed: int, sentences: _Sentences, progres
     )  # fmt: skip
     progress(0.0, "counting words")
     model.build_vocab(sentences)
-    if not len(model.wv):  # gensim would raise a RuntimeError about its own vocabulary
+    if not len(model.wv):  # gensim would raise a RuntimeError about its internal vocabulary
         raise InputError(f"No token occurs {settings.min_count} times in the text; give more text.")
     model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=[Reporter()])
     return model

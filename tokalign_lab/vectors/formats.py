@@ -1,11 +1,10 @@
-"""Token vectors from other programs' files: word2vec text (which gensim writes too) and .npy.
+"""Read token vectors of other programs: word2vec text files (also written by gensim) and .npy.
 
-A word of a file is a token id as a string, as in upstream's corpus for GloVe: tokens contain spaces and parts of
-characters, which no text format can hold.
+A word in a file is a token id as a string, as in upstream's corpus for GloVe: tokens contain spaces and parts of
+characters, which a text format cannot store.
 
-Most files of vectors do not say how often a token occurs. Then the counts are ranks, n for the first row and 1 for the
-last, because GloVe and word2vec write rows by falling count; the provenance records it. A file is checked completely
-before it is used.
+Most files have no token counts. Then the counts are ranks, n for the first row and 1 for the last, because GloVe and
+word2vec write rows by descending count; the provenance records this. A file is checked completely before use.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _UNKNOWN = ("<unk>", "</s>")  # rows that GloVe and word2vec add; they are not t
 
 
 def load_vectors(path: Path, vocabulary: Vocabulary) -> TokenVectors:
-    """Read token vectors of a vocabulary: .npz as `TokenVectors.save` writes it, .npy, else the word2vec text format.
+    """Read token vectors of a vocabulary: .npz of `TokenVectors.save`, .npy, otherwise the word2vec text format.
 
-    Raises InputError if there is no such file, or it holds no vectors of this vocabulary.
+    Raises InputError if there is no such file, or it has no vectors of this vocabulary.
     """
     path = Path(path)
     if path.suffix == ".npy":
@@ -45,8 +44,8 @@ def load_vectors(path: Path, vocabulary: Vocabulary) -> TokenVectors:
 def load_word2vec(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     """Read a text file of word2vec or of Stanford's GloVe whose words are token ids; counts are ranks.
 
-    The rows "<unk>" and "</s>", which those programs add, are left out. Raises InputError if there is no such file, or
-    with the line and the token that are wrong.
+    The rows "<unk>" and "</s>", which those programs add, are skipped. Raises InputError if there is no such file, or
+    with the line and the token of a wrong row.
     """
     path = Path(path)
     lines: list[int] = []
@@ -77,8 +76,8 @@ def load_word2vec(path: Path, vocabulary: Vocabulary) -> TokenVectors:
 def load_npy(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     """Read a matrix of vectors, (n, d), from NAME.npy, with their ids in NAME.ids.npy and counts in NAME.counts.npy.
 
-    Without ids there must be a row for every id, 0 to size - 1; without counts they are ranks. Raises InputError if
-    there is no such file, or shapes, ids or values make no token vectors of this vocabulary.
+    Without ids there must be a row for every id, 0 to size - 1; without counts, the counts are ranks. Raises InputError
+    if there is no such file, or shapes, ids or values are not token vectors of this vocabulary.
     """
     path = Path(path)
     ids_file, counts_file = (path.with_name(f"{path.stem}.{name}.npy") for name in ("ids", "counts"))
@@ -109,7 +108,7 @@ def _vectors(
     vocabulary: Vocabulary,
     place: Callable[[int], str],
 ) -> TokenVectors:
-    """Check ids and values, and sort by id; `place` names row i in a message."""
+    """Check ids and values, and sort by id; `place` describes row i for messages."""
     found: dict[int, int] = {}
     for i, word in enumerate(words):
         where = f"{ids_file}, {place(i)}"
@@ -141,7 +140,7 @@ def _vectors(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers from 1 and fields of the lines that hold vectors, as many as the header, if any, promises."""
+    """Yield line numbers from 1 and fields of the lines with vectors; their number must match a header, if any."""
     promised, seen = None, 0
     try:
         with open(path, encoding="utf-8") as file:

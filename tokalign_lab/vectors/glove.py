@@ -1,15 +1,15 @@
 """GloVe vectors (Pennington et al. 2014) as TokAlign trains them, with the same bits for any number of threads.
 
-Minimise, over all pairs of tokens that meet, f(X_ij) (w_i . c_j + b_i + b'_j - log X_ij)^2 with
-f(x) = min(1, (x / x_max)^alpha) (their equations 8 and 9), by AdaGrad; a token's vector is w + c.
-Settings are those of TokAlign's appendix A and `train_glove.sh`: 300 dimensions, window 15, 15 iterations, x_max 10.
+AdaGrad minimises the sum of f(X_ij) (w_i . c_j + b_i + b'_j - log X_ij)^2 over all co-occurring pairs, with
+f(x) = min(1, (x / x_max)^alpha) (their equations 8 and 9); a token's vector is w + c. Settings are those of TokAlign's
+appendix A and `train_glove.sh`: 300 dimensions, window 15, 15 iterations, x_max 10.
 
 In Stanford's program threads race over shuffled pairs. Here the shuffled pairs are assigned to the tiles of a grid
-(rows in P blocks, columns in P blocks), and P tiles that share no row and no column run at the same time, as in
-Gemulla et al. 2011 (distributed stochastic gradient descent). No two threads touch the same number, so the result is
-reproducible. The vectors of one tile fit the processor's cache, which is several times faster than racing over all of
-memory. All numbers are float32. As in Stanford's program, the error of a pair is clipped at 100, and a pair whose error
-is not finite is skipped.
+(rows in P blocks, columns in P blocks), and P tiles that share no row and no column are trained at the same time, as in
+Gemulla et al. 2011 (distributed stochastic gradient descent). No two threads update the same number, so the result is
+reproducible. The vectors of one tile fit the CPU's cache, which makes this several times faster. All numbers are
+float32. As in Stanford's program, the weighted error of a pair is clipped to 100, and a pair whose error is not finite
+is skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scipy.sparse import csr_array
 from tokalign_lab.device import pick_device
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vectors.compiled import njit
-from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.store import load_or_train
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vectors.torch_backend import report_iteration
@@ -34,8 +34,8 @@ from tokalign_lab.vectors.torch_backend import train_glove as train_in_batches
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
-# Sums may be reordered, always in the same way. NaN and infinity keep their meaning; without that the compiler would
-# remove the check for them.
+# The compiler may reorder sums, always in the same way. It must not assume that NaN and infinity do not occur, or it
+# would remove the check for them.
 _FAST = {"reassoc", "contract", "arcp", "afn", "nsz"}
 _CLIP = np.float32(100.0)
 
@@ -73,22 +73,21 @@ def glove_vectors(
     vocabulary_size
         `Vocabulary.size`.
     settings
-        The paper's when None.
+        None for the paper's.
     seed
-        For the first values and the order of the pairs.
+        Seed of the initial values and the order of the pairs.
     progress
         Called after every iteration.
     cached
-        Keep counts and vectors in the cache folder. A training with other settings but the same window and least
-        count uses the same counts.
+        Cache counts and vectors. Trainings with the same window and minimum count share the counts.
     device
-        "cpu", or a GPU such as "cuda", which trains in batches (`torch_backend.py`); a GPU if there is one when None.
+        "cpu", or a GPU such as "cuda", which trains in batches (`torch_backend.py`); None for a GPU if there is one.
     """
     settings = settings or GloveSettings()
     device = str(pick_device(device))
     key = {"method": "glove", "seed": seed, **asdict(settings)}
     if device != "cpu":
-        key["trained_on"] = device.split(":")[0]  # the bits differ from a CPU's, so the cache key differs too
+        key["trained_on"] = device.split(":")[0]  # a GPU's bits differ from a CPU's, so the cache key differs too
 
     def train() -> TokenVectors:
         counted = text_counts(
@@ -103,7 +102,7 @@ def glove_vectors(
         provenance = {**key, "text_hash": corpus.text_hash, "pairs": counted.counts.nnz, "loss": losses}
         return TokenVectors(counted.ids, rows, counted.occurrences, corpus.vocabulary_fingerprint, provenance)
 
-    return remembered(corpus, key, train, cached)
+    return load_or_train(corpus, key, train, cached)
 
 
 def train_glove(
@@ -111,14 +110,14 @@ def train_glove(
 ) -> tuple[NDArray[np.float32], list[float]]:
     """Train on symmetric co-occurrence counts, (n, n).
 
-    Returns float32 (n, dimensions), w + c, and the mean of f(X) * error^2 / 2 over all pairs for each iteration.
+    Returns w + c, float32 (n, dimensions), and for each iteration the mean of f(X) * error^2 / 2 over all pairs.
     """
     n, d = counts.shape[0], settings.dimensions
     random = np.random.default_rng(seed)
-    # Blocks of about 128 tokens: two of them, words and contexts with their gradients, fill 0.6 MB at 300-d.
+    # Blocks of about 128 tokens: two of them, words and contexts with their gradients, take 0.6 MB at 300 dimensions.
     n_blocks = max(1, min(128, n // 128))
-    block, place = _deal_tokens(counts, n_blocks)
-    tiles, pairs = _deal_pairs(counts, block, n_blocks, random)
+    block, place = _assign_tokens(counts, n_blocks)
+    tiles, pairs = _sort_pairs(counts, block, n_blocks, random)
     rows, columns, logs, weights = _pair_arrays(counts, pairs, place, settings)
     # The last number of every row is the bias.
     words = (random.random((n, d + 1), dtype=np.float32) - np.float32(0.5)) / np.float32(d + 1)
@@ -137,8 +136,8 @@ def train_glove(
     return (words[place, :d] + contexts[place, :d]), losses
 
 
-def _deal_tokens(counts: csr_array, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Assign tokens to blocks in turn, by descending number of pairs; returns block and row of each token."""
+def _assign_tokens(counts: csr_array, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Assign tokens to blocks in turn, by descending number of pairs; return the block and row of each token."""
     n = counts.shape[0]
     by_pairs = np.argsort(-np.diff(counts.indptr), kind="stable")
     block = np.empty(n, dtype=np.int64)
@@ -148,14 +147,14 @@ def _deal_tokens(counts: csr_array, n_blocks: int) -> tuple[NDArray[np.int64], N
     return block, place
 
 
-def _deal_pairs(
+def _sort_pairs(
     counts: csr_array, block: NDArray[np.int64], n_blocks: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each tile's pairs start, int64 (P * P + 1,), and the pairs in the order of tiles, shuffled within each."""
+    """Return the start of each tile, int64 (P * P + 1,), and the pairs in the order of tiles, shuffled within each."""
     row_block = np.repeat(block.astype(np.int32), np.diff(counts.indptr))
     tile = row_block * np.int32(n_blocks) + block.astype(np.int32)[counts.indices]
     shuffled = random.permutation(len(tile))
-    # A stable sort of at most 16,384 tile numbers is a radix sort, which keeps the shuffled order in each.
+    # For uint16 numbers, the stable sort is a radix sort; it keeps the shuffled order within each tile.
     pairs = shuffled[np.argsort(tile[shuffled].astype(np.uint16), kind="stable")]
     sizes = np.bincount(tile, minlength=n_blocks * n_blocks)
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), pairs
@@ -164,7 +163,7 @@ def _deal_pairs(
 def _pair_arrays(
     counts: csr_array, pairs: NDArray[np.int64], place: NDArray[np.int64], settings: GloveSettings
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Row, column, log X and f(X) of the pairs in the order of training."""
+    """Return row, column, log X and f(X) of the pairs in the order of training."""
     row_of_pair = np.repeat(place.astype(np.int32), np.diff(counts.indptr))
     values = counts.data[pairs]
     weights = np.minimum(1.0, (values / settings.x_max) ** settings.alpha).astype(np.float32)

@@ -1,16 +1,16 @@
 """Hidden states as token vectors: TokAlign++'s "Hid. Rep.", which needs a model and no text.
 
 The other methods describe a token by its neighbours in a text. Here the *source* model reads the token, and the states
-of its last layer (after the final norm) describe it. A source token is read as its own id. A target token is read as
-the source tokens that spell it, which gives several states: the vector is the last one, which has seen all the pieces
-(the best in the paper's table 6, which also has their mean and maximum). All tokens are thus in one space, and a token
-that both vocabularies have gets the same vector twice.
+of its last layer (after the final norm) describe it. A source token is read as its id. A target token is read as the
+source tokens that spell it, which gives several states: the vector is the last one, which depends on all pieces (the
+best in the paper's table 6, which also has their mean and maximum). So all tokens are in one space, and a shared token
+has the same vector on both sides.
 
-The paper does not say how a token's text is fed to the model. Here the source's bos (else eos) comes first, because the
+The paper does not specify how a token is given to the model. Here the source's bos (else eos) comes first, because the
 first position of a causal model is an attention sink, whose state does not describe its token. On SmolLM2-135M the mean
-cosine of two random tokens is 0.99 without bos and 0.78 with it; of 42 words the state of "word" is nearest to that of
-" word" for 55 % and 64 %. Tokens that are part of a UTF-8 character are read as source tokens of those bytes; the
-provenance counts them. Special tokens and tokens that cannot be spelled have no vector.
+cosine of two random tokens is 0.99 without bos and 0.78 with it; the state of "word" is nearest to that of " word" for
+55 % of 42 words without bos, and for 64 % with it. A token that is part of a UTF-8 character is read as source tokens
+of its bytes; the provenance counts these. Special tokens and tokens that cannot be spelled have no vector.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_BATCH_TOKENS = 4096  # keeps a processor busy and fits its memory
+_BATCH_TOKENS = 4096  # enough to use a device fully, and fits its memory
 
 Spell = Callable[[Vocabulary, Sequence[bytes]], list[list[int]]]
 """Writes byte strings as ids of a vocabulary (`pieces.spell`); an empty list if it cannot."""
@@ -48,8 +48,8 @@ def hidden_state_vectors(
 ) -> TokenVectors:
     """Compute the last layer's states of the source model for every token of a vocabulary.
 
-    Returns one row per token that has bytes, as wide as the model. Raises `InputError` for a model that has fewer rows
-    than `source` has ids, or states that are not finite.
+    Returns one row per token that can be read, with the width of the model. Raises `InputError` if the model has fewer
+    rows than `source` has ids, or a state is not finite.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def hidden_state_vectors(
     of
         The vocabulary whose tokens get vectors: the source itself, or the target.
     counts
-        int64 (`of.size`,), how often each token occurs in the text; stored with the vectors.
+        int64 (of.size,), occurrences of each token in the text, stored with the vectors.
     progress
         Called after every batch.
     spell
         Writes the target's tokens as source ids.
     """
     source.check_rows(len(model.get_input_embeddings().weight), advice="give the model's own tokenizer")
-    read, partial = _what_to_read(source, of, spell)
+    read, partial = _ids_to_read(source, of, spell)
     prefix = next(([source.roles[role]] for role in ("bos", "eos") if role in source.roles), [])
     ids = np.array(sorted(read), dtype=np.int64)
     rows = _states(model, [read[i] for i in ids.tolist()], prefix, progress)
@@ -83,13 +83,13 @@ def hidden_state_vectors(
     return TokenVectors(ids, rows, counts[ids], of.fingerprint, provenance)
 
 
-def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dict[int, list[int]], int]:
-    """Source ids of each token that can be read, and how many of these tokens are parts of characters."""
+def _ids_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dict[int, list[int]], int]:
+    """Return the source ids of each token that can be read, and the number of these that are parts of characters."""
     tokens = {i: token for i, token in enumerate(of.token_bytes) if token}
     if of.fingerprint == source.fingerprint:
         read = {i: [i] for i in tokens}
     else:
-        # A shared token is read as one token, even if the source would cut its text.
+        # A shared token is read as one token, even if the source would split its text.
         read = {i: [found] for i in tokens if (found := source.id_of_token(of, i)) is not None}
         others = [i for i in tokens if i not in read]
         spelled = spell(source, [tokens[i] for i in others])
@@ -125,5 +125,5 @@ def _states(
 
 
 def pooled_states(states: torch.Tensor) -> torch.Tensor:
-    """One row for each (pieces, width) of a batch: its last state."""
+    """Return the last state of each sequence, (batch, width), of states (batch, pieces, width)."""
     return states[:, -1]

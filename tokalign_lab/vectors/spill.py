@@ -1,7 +1,7 @@
-"""Sums that do not fit into memory: rows on disk, and the merge of the runs that the parts of a text leave.
+"""Sums that do not fit into memory: rows on disk, and the merge of the runs that the parts of a text write.
 
-Each part of a text writes its sums as one run. Blocks of rows are read from all runs and added up. Sums are whole
-numbers (see `cooccurrence.py`), so neither the order of the runs nor the size of the blocks changes the result.
+Each part of a text writes its sums as one run. Blocks of rows are read from all runs and added. Sums are integers (see
+`cooccurrence.py`), so neither the order of the runs nor the size of the blocks changes the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from tokalign_lab.vectors.cooccurrence import sparse_rows
 
 MERGE_BYTES = 36
-"""Bytes of a pair while a block is merged: column and sum as the sum so far, as input and as output."""
+"""Bytes per pair while a block is merged: column and sum, three times (the sum so far, the input, the output)."""
 
 
 def write_rows(folder: Path, blocks: Iterable[csr_array], values: str = "sums.i64") -> Path:
@@ -36,10 +36,10 @@ def write_rows(folder: Path, blocks: Iterable[csr_array], values: str = "sums.i6
 
 
 def merged_blocks(runs: Sequence[Path], n: int, max_bytes: int) -> Iterator[csr_array]:
-    """Add up the runs of all parts, int64 rows of n columns, in blocks of rows that fit `max_bytes`."""
+    """Yield the sum of all runs, int64 rows of n columns, in blocks of rows that fit in `max_bytes`."""
     starts = [np.load(run / "starts.npy", mmap_mode="r") for run in runs]
     at_most = reduce(add, starts, np.zeros(n + 1, dtype=np.int64))
-    for_pairs = max(max_bytes - 8 * n * len(runs), max_bytes // 4)  # the starts of all runs' rows take the difference
+    for_pairs = max(max_bytes - 8 * n * len(runs), max_bytes // 4)  # the row starts of all runs take the difference
 
     def rows_of(run: Path, own: NDArray[np.int64]) -> csr_array:
         begin, size = int(own[0]), int(own[-1] - own[0])
@@ -52,7 +52,7 @@ def merged_blocks(runs: Sequence[Path], n: int, max_bytes: int) -> Iterator[csr_
 
 
 def row_blocks(starts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
-    """First and last row of blocks of at most `size` pairs, and of at least one row."""
+    """Yield the first row and the end of blocks of at most `size` pairs, with at least one row each."""
     first, n = 0, len(starts) - 1
     while first < n:
         last = int(np.searchsorted(starts, starts[first] + size, side="right")) - 1

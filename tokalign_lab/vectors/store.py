@@ -1,8 +1,8 @@
 """The cache of trained vectors.
 
-GloVe of one text takes minutes and does not depend on the other vocabulary or on the held-out shared tokens, so
-`align`, its held-out check and the next session use one training. The name of the folder is a hash of everything the
-vectors depend on: the text, the tokenizer, the settings; never a path or a date.
+Training GloVe on a text takes minutes and does not depend on the other vocabulary or on held-out shared tokens. So
+`align`, its held-out check and the next session share one training. The name of the folder is a hash of everything that
+the vectors depend on: the text, the tokenizer and the settings, but no path or date.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _VERSION = "1"  # raise it when a method's result changes for the same settings
 
 
-def remembered(
+def load_or_train(
     corpus: Corpus, settings: dict[str, Any], train: Callable[[], TokenVectors], cached: bool = True
 ) -> TokenVectors:
     """Load the vectors of this text and these settings from the cache, or train and cache them."""

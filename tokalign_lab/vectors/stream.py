@@ -1,8 +1,8 @@
-"""A text prepared for counting: rare tokens removed, the others renumbered, and an index of where each occurs.
+"""A text prepared for counting: rare tokens removed, the others renumbered, and an index of their positions.
 
-As in Stanford's `cooccur`, a token rarer than `min_count` is removed *before* distances are counted, so its neighbours
-move together. A part of a text, cut anywhere, carries the neighbours of its outermost tokens, so parts can be counted
-separately, one after another or on other machines. Memory is 12 bytes for a token of the part.
+As in Stanford's `cooccur`, a token rarer than `min_count` is removed *before* distances are counted, which reduces the
+distance of its neighbours. A part of a text may begin and end anywhere; it includes the neighbours of its outermost
+tokens, so parts can be counted separately, one after another or on other machines. Memory is 12 bytes per token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.compiled import njit
 
-_AT_ONCE = 2**16  # ids that are counted together: numpy converts them to int64 first
+_BATCH_IDS = 2**16  # ids that are counted together, because NumPy converts them to int64 first
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Kept:
     ----------
     ids : int64 (n,), the token id of each number, ascending
     counts : int64 (n,), occurrences of each in the text
-    number_of : int32 (vocabulary size,), the number of each id; -1 for a token that is too rare
+    number_of : int32 (vocabulary size,), the number of each id; -1 for a rare token
     """
 
     ids: NDArray[np.int64]
@@ -43,8 +43,8 @@ class Stream:
     ids, counts : as in `Kept`; `counts` are of the whole text
     tokens : int32 (m,), the numbers in the order of the text; -1 before, between and after documents. A part begins and
         ends with the neighbours of its outermost tokens.
-    starts, places : inverted index of the part itself: token i is at `places[starts[i] : starts[i + 1]]` of `tokens`;
-        int64
+    starts, places : int64, inverted index of the part without those neighbours: token i is at the positions
+        `places[starts[i] : starts[i + 1]]` of `tokens`
     """
 
     ids: NDArray[np.int64]
@@ -55,9 +55,9 @@ class Stream:
 
 
 def keep_frequent(ids: NDArray[np.int32], vocabulary_size: int, min_count: int = 5) -> Kept:
-    """Find the tokens that occur `min_count` times, without a copy of the text.
+    """Find the tokens that occur at least `min_count` times, without a copy of the text.
 
-    Raises InputError if the text has an id that the vocabulary does not have.
+    Raises InputError if the text has an id that the vocabulary lacks.
     """
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary_size:
         raise InputError(
@@ -65,8 +65,8 @@ def keep_frequent(ids: NDArray[np.int32], vocabulary_size: int, min_count: int =
             f"{vocabulary_size}; tokenise the text with its own tokenizer."
         )
     counts = np.zeros(vocabulary_size, dtype=np.int64)
-    for first in range(0, len(ids), _AT_ONCE):
-        counts += np.bincount(ids[first : first + _AT_ONCE], minlength=vocabulary_size)
+    for first in range(0, len(ids), _BATCH_IDS):
+        counts += np.bincount(ids[first : first + _BATCH_IDS], minlength=vocabulary_size)
     kept = np.flatnonzero(counts >= min_count).astype(np.int64)
     number_of = np.full(vocabulary_size, -1, dtype=np.int32)
     number_of[kept] = np.arange(len(kept), dtype=np.int32)
@@ -74,7 +74,7 @@ def keep_frequent(ids: NDArray[np.int32], vocabulary_size: int, min_count: int =
 
 
 def make_stream(ids: NDArray[np.int32], offsets: NDArray[np.int64], vocabulary_size: int, min_count: int = 5) -> Stream:
-    """Remove tokens rarer than `min_count` and index where the others occur.
+    """Remove tokens rarer than `min_count` and index the positions of the others.
 
     `ids`, int32 (n_tokens,), are the token ids of all documents, one after another; `offsets`, int64
     (n_documents + 1,), are the starts of the documents, and the end.
@@ -85,9 +85,9 @@ def make_stream(ids: NDArray[np.int32], offsets: NDArray[np.int64], vocabulary_s
 def part_stream(
     ids: NDArray[np.int32], offsets: NDArray[np.int64], kept: Kept, first: int, last: int, window: int
 ) -> Stream:
-    """Index `ids[first:last]`, with `window` kept neighbours to either side from the same document.
+    """Index `ids[first:last]`, with `window` kept neighbours on each side from the same document.
 
-    The counts of parts that tile a text add up to the counts of the text, wherever the cuts are.
+    The counts of the parts of a text add up to the counts of the text, wherever it is split.
     """
     tokens, begin, end = part_tokens(ids, offsets, kept, first, last, window)
     return Stream(kept.ids, kept.counts, tokens, *index_places(tokens, begin, end, len(kept.ids)))
@@ -96,7 +96,7 @@ def part_stream(
 def part_tokens(
     ids: NDArray[np.int32], offsets: NDArray[np.int64], kept: Kept, first: int, last: int, window: int
 ) -> tuple[NDArray[np.int32], int, int]:
-    """`Stream.tokens` of a part, and where its own tokens begin and end there."""
+    """Return `Stream.tokens` of a part, and the begin and end of the part in it, without the neighbours."""
     offsets = np.asarray(offsets, dtype=np.int64)
     documents = np.searchsorted(offsets, [first, last], side="right")
     tokens = np.empty((last - first) + int(documents[1] - documents[0]) + 2 * window + 3, dtype=np.int32)
@@ -109,14 +109,14 @@ def part_tokens(
 def index_places(
     tokens: NDArray[np.int32], begin: int, end: int, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Stream.starts` and `Stream.places` of `tokens[begin:end]`, numbers below n."""
+    """Return `Stream.starts` and `Stream.places` of `tokens[begin:end]`, whose numbers are below n."""
     starts = np.zeros(n + 1, dtype=np.int64)
     return starts, _index_places(tokens, begin, end, starts)
 
 
 @njit()
 def _fill_tokens(ids, offsets, number_of, document, first, last, window, tokens):  # type: ignore[no-untyped-def]
-    """Write the numbers of ids[first:last]; return where they begin and end in `tokens`, and its length."""
+    """Write the numbers of ids[first:last] with neighbours to `tokens`; return begin and end of the part, and size."""
     tokens[0] = -1
     m = 1
     start, found = first, 0
@@ -155,7 +155,7 @@ def _fill_tokens(ids, offsets, number_of, document, first, last, window, tokens)
 
 @njit()
 def _index_places(tokens, begin, end, starts):  # type: ignore[no-untyped-def]
-    """Fill `starts` and return the places of each number, in the order of the text."""
+    """Fill `starts` and return the positions of each number, in the order of the text."""
     for place in range(begin, end):
         if tokens[place] >= 0:
             starts[tokens[place] + 1] += 1

@@ -1,7 +1,7 @@
-"""Matrix work in strips of rows, one strip to a thread, so that the number of threads does not change a bit.
+"""Matrix products in strips of rows, one strip per thread, so that results have the same bits for any thread count.
 
 BLAS splits a product by its number of threads, and rounding depends on the split. Here the strips have a fixed size,
-and BLAS gets one thread in each.
+and BLAS uses one thread in each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def in_strips(work: Callable[[slice], T], n: int, size: int) -> list[T]:
-    """Call `work` on every strip of `size` of `n` rows, on all threads; results in order."""
+    """Call `work` on strips of `size` of the `n` rows, on all threads; return the results in order."""
     strips = [slice(first, min(n, first + size)) for first in range(0, n, size)]
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(numba.get_num_threads()) as pool:
         return list(pool.map(work, strips))

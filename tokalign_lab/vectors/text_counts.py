@@ -1,13 +1,12 @@
 """Co-occurrence counts of a whole text, within a memory limit, and cached by content.
 
-`cooccurrence.py` counts what fits into memory. Here a text is split into as many parts as the limit needs, also inside
-documents. The sums of each part go to disk as a sorted run, and the runs are merged, both in blocks of rows. Sums are
-whole numbers, so the result has the same bits for any limit. (Stanford's `cooccur` does this with floating-point
-numbers and one record a pair, which its `shuffle` must then sort out.)
+`cooccurrence.py` counts a text that fits into memory. Here a text is split into as many parts as the limit requires,
+also inside documents. The sums of each part are written to disk as a sorted run, and the runs are merged, both in
+blocks of rows. Sums are integers, so the result has the same bits for any limit. (Stanford's `cooccur` does this with
+floating-point numbers and one record per pair.)
 
-The cache folder keeps the counts of a text under the hash of text, tokenizer, window and least count, and every GloVe
-training on that text uses them: 8 bytes a pair, 170 MB for 19 million tokens of English at a window of 15. They are
-read through memory maps.
+The counts are cached under the hash of text, tokenizer, window and minimum count, and every GloVe training on that text
+uses them: 8 bytes per pair, 170 MB for 19 million tokens of English at a window of 15. They are memory-mapped.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
 MAX_BYTES = 2 * 2**30
-"""Memory that counting may use at once; less than a notebook has."""
+"""Maximum bytes of memory for counting; less than a notebook has."""
 _VERSION = "1"  # raise it when the counts of the same text change
-_TOKEN_BYTES = 16  # of a part: the number of each token, the end of a document, a place in the index
-_PAIR_BYTES = 24  # of a block of rows: column and sum, and the sum as it becomes a float32
+_TOKEN_BYTES = 16  # per token of a part: its number, a document end, a position in the index
+_PAIR_BYTES = 24  # per pair of a block of rows: column and sum, and the conversion of the sum to float32
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class TextCounts:
 
     Parameters
     ----------
-    ids : int64 (n,), the tokens that occur often enough, ascending
-    occurrences : int64 (n,), how often each occurs
-    counts : float32 (n, n), symmetric
+    ids : int64 (n,), the tokens that occur at least `min_count` times, ascending
+    occurrences : int64 (n,), number of occurrences of each
+    counts : float32 (n, n), symmetric, weighted by 1 / distance
     """
 
     ids: NDArray[np.int64]
@@ -72,29 +71,27 @@ def text_counts(
 ) -> TextCounts:
     """Count co-occurrences of tokens in a text, or load the counts from the cache.
 
-    Raises `InputError` if no token occurs `min_count` times, or `max_bytes` is too little for this vocabulary and this
-    text.
+    Raises `InputError` if no token occurs `min_count` times, or `max_bytes` is too low for this vocabulary and text.
 
     Parameters
     ----------
     corpus, vocabulary_size, cached : as in `glove.glove_vectors`
-    window, min_count : farthest distance that counts, in tokens to either side; least number of occurrences of a token
-        that is kept
-    max_bytes : memory that counting may use at once; more is faster, and the result is the same. The tokenised text is
-        memory-mapped and does not count.
-    progress : called after every part of the text
-    device : "cpu", or a GPU such as "cuda", on which each part is counted; a GPU if there is one when None
+    window, min_count : maximum distance, in tokens to each side; minimum occurrences of a token
+    max_bytes : maximum memory for counting; more is faster, and the result is the same. The tokenised text is
+        memory-mapped and not included.
+    progress : called before every part of the text
+    device : "cpu", or a GPU such as "cuda", on which each part is counted; None for a GPU if there is one
     """
 
     def count(folder: Path) -> None:
         kept = kept_tokens(corpus, vocabulary_size, min_count)
         weights = weights_of(window, kept.counts)
-        bounds, budget = cut_text(kept, len(corpus.ids), window, max_bytes)
+        bounds, budget = split_text(kept, len(corpus.ids), window, max_bytes)
         where = str(pick_device(device))
 
         def blocks_of(part: int) -> Iterator[csr_array]:
             progress(part / len(bounds), f"counting co-occurrences, part {part + 1} of {len(bounds)}")
-            # No name for the stream: its memory must be free before the next one is made.
+            # The stream gets no name, so that its memory is freed before the next one is made.
             return sum_blocks(
                 part_stream(corpus.ids, corpus.offsets, kept, *bounds[part], window), weights, budget // 2, where
             )
@@ -105,17 +102,17 @@ def text_counts(
             runs = [write_rows(folder / f"run-{part}", blocks_of(part)) for part in range(len(bounds))]
             merge_runs(folder, kept, runs, budget)
 
-    return remembered_counts(corpus, window, min_count, count, cached)
+    return load_or_count(corpus, window, min_count, count, cached)
 
 
-def remembered_counts(
+def load_or_count(
     corpus: Corpus, window: int, min_count: int, count: Callable[[Path], None], cached: bool = True
 ) -> TextCounts:
-    """Load the counts of this text from the cache, or call `count` to write them to a folder and cache it."""
+    """Load the counts of this text from the cache, or call `count`, which writes them to a folder, and cache it."""
     if not cached:
         with tempfile.TemporaryDirectory(prefix="tokalign-counts-") as name:
             count(Path(name))
-            return _read_counts(Path(name))  # the mapped files stay readable after their names are gone
+            return _read_counts(Path(name))  # the mapped files stay readable after they are deleted
     key = json.dumps({"window": window, "min_count": min_count}, sort_keys=True)
     parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, key]
     folder = cache_folder() / "counts" / hash_of(item.encode() for item in parts)[:32]
@@ -123,24 +120,24 @@ def remembered_counts(
 
 
 def kept_tokens(corpus: Corpus, vocabulary_size: int, min_count: int) -> Kept:
-    """Find the tokens that occur `min_count` times. Raises InputError if there is none."""
+    """Find the tokens that occur at least `min_count` times. Raises InputError if there are none."""
     kept = keep_frequent(corpus.ids, vocabulary_size, min_count)
     if not len(kept.ids):
         raise InputError(f"No token occurs {min_count} times in the text; give more text.")
     return kept
 
 
-def cut_text(kept: Kept, n_tokens: int, window: int, max_bytes: int) -> tuple[list[tuple[int, int]], int]:
-    """Cut a text so that counting one part, and merging all parts, stays within `max_bytes`.
+def split_text(kept: Kept, n_tokens: int, window: int, max_bytes: int) -> tuple[list[tuple[int, int]], int]:
+    """Split a text so that counting one part, and merging all parts, stays within `max_bytes`.
 
-    Returns first and last position of each part, and the bytes for a part and its blocks of rows, or for merging.
-    Raises InputError if the limit is too low for the vocabulary and the text.
+    Returns the begin and end of each part, and the bytes for a part and its blocks of rows, or for merging. Raises
+    InputError if the limit is too low for the vocabulary and the text.
     """
     n = len(kept.ids)
-    # The row that each thread adds up, and the arrays that name and count the tokens.
+    # The row that each thread sums, and the arrays with ids and counts of the tokens.
     fixed = numba.get_num_threads() * 16 * n + 12 * len(kept.number_of) + 48 * n
-    # A part takes half of the budget, which makes 2 * _TOKEN_BYTES * n_tokens / budget parts. The merge holds the
-    # starts of all their rows at once, and a row may be n wide in each part and must fit.
+    # A part takes half of the budget, which makes 2 * _TOKEN_BYTES * n_tokens / budget parts. The merge needs the row
+    # starts of all parts at once, and one row, which may have n columns in each part.
     widest = math.isqrt(2 * _TOKEN_BYTES * n_tokens * n * (8 + MERGE_BYTES)) + 1
     margin = 2 * window + 64
     least = max(widest, 2 * _PAIR_BYTES * n, 4 * _TOKEN_BYTES * margin)
@@ -155,15 +152,15 @@ def cut_text(kept: Kept, n_tokens: int, window: int, max_bytes: int) -> tuple[li
 
 
 def sum_blocks(stream: Stream, weights: NDArray[np.int64], max_bytes: int, device: str = "cpu") -> Iterator[csr_array]:
-    """Add up the rows of a part of a text, in blocks that fit `max_bytes`; a GPU returns all rows as one block."""
+    """Yield the sums of a part of a text, in blocks of rows that fit in `max_bytes`; on a GPU as one block."""
     n = len(stream.ids)
-    everyone = np.arange(n, dtype=np.int32)
+    every_token = np.arange(n, dtype=np.int32)
     if device != "cpu":
         from tokalign_lab.vectors.torch_backend import sum_contexts
 
-        yield sum_contexts(stream, everyone, n, weights, 0, device)
+        yield sum_contexts(stream, every_token, n, weights, 0, device)
         return
-    rows = RowSums(stream, everyone, n, weights)
+    rows = RowSums(stream, every_token, n, weights)
     for first, last in row_blocks(rows.starts, max_bytes // _PAIR_BYTES):
         yield rows.block(first, last, np.int64)
 
@@ -176,7 +173,7 @@ def merge_runs(folder: Path, kept: Kept, runs: list[Path], max_bytes: int = MAX_
 
 
 def write_counts(folder: Path, kept: Kept, blocks: Iterable[csr_array]) -> None:
-    """Write finished sums as counts: ids.npy, occurrences.npy, starts.npy, columns.i32 and values.f32."""
+    """Write sums as counts: ids.npy, occurrences.npy, starts.npy, columns.i32 and values.f32."""
     write_rows(folder, map(to_float, blocks), "values.f32")
     np.save(folder / "ids.npy", kept.ids)
     np.save(folder / "occurrences.npy", kept.counts)
@@ -185,7 +182,7 @@ def write_counts(folder: Path, kept: Kept, blocks: Iterable[csr_array]) -> None:
 def _read_counts(folder: Path) -> TextCounts:
     ids, occurrences, starts = (np.load(folder / f"{name}.npy") for name in ("ids", "occurrences", "starts"))
     columns, values = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    if starts[-1]:  # numpy cannot map an empty file
+    if starts[-1]:  # NumPy cannot memory-map an empty file
         columns = np.memmap(folder / "columns.i32", np.int32, "r")
         values = np.memmap(folder / "values.f32", np.float32, "r")
     return TextCounts(ids, occurrences, sparse_rows(values, columns, starts, len(ids)))

@@ -1,7 +1,7 @@
-"""TokenVectors: one vector for each token that is frequent enough in the text, and how the vectors were made.
+"""TokenVectors: one vector for each token that is frequent enough in the text, and their provenance.
 
-Every method in `tokalign_lab.vectors` returns this type and `tokalign_lab.alignment` starts from it, so its guarantees
-are checked once, here: finite float32 rows, ids ascending and unique. A token that is too rare is absent.
+Every method in `tokalign_lab.vectors` returns this type, and `tokalign_lab.alignment` takes it. So its guarantees are
+checked here, once: finite float32 rows, ids ascending and unique. A token that is too rare is absent.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class TokenVectors:
     ----------
     ids : int64 (n,), token ids, strictly ascending
     rows : float32 (n, d), one finite vector per token, in the order of `ids`; d is 0 if the vectors are not stored
-    counts : int64 (n,), how often each token occurs in the text
+    counts : int64 (n,), occurrences of each token in the text
     vocabulary_fingerprint : `Vocabulary.fingerprint` of the tokenizer that the ids belong to
-    provenance : method, settings, seed, text hash; anything that JSON can hold
+    provenance : method, settings, seed, text hash; any JSON values
     """
 
     ids: NDArray[np.int64]
@@ -68,7 +68,7 @@ class TokenVectors:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the vectors are stored, and not only their tokens and counts."""
+        """Whether the vectors are stored, not only token ids and counts."""
         return self.dimensions > 0
 
     def check_stored(self) -> None:
@@ -80,15 +80,15 @@ class TokenVectors:
             )
 
     def normalized(self) -> NDArray[np.float32]:
-        """Rows scaled to length 1, float32 (n, d); a zero row stays zero."""
+        """Return the rows scaled to length 1, float32 (n, d); a zero row stays zero."""
         return unit_rows(self.rows)
 
     def positions_of(self, ids: NDArray[Any]) -> NDArray[np.int64]:
-        """Row number of each id, int64 like `ids`; -1 for an id without a vector."""
+        """Return the row number of each id, int64 with the shape of `ids`; -1 for an id without a vector."""
         return positions_in(self.ids, ids)
 
     def rows_for(self, ids: NDArray[Any]) -> NDArray[np.float32]:
-        """Vectors of `ids`, float32 (len(ids), d).
+        """Return the vectors of `ids`, float32 (len(ids), d).
 
         Raises InputError if one of the ids has no vector, or the vectors are not stored.
         """
@@ -100,10 +100,10 @@ class TokenVectors:
         return self.rows[positions]
 
     def save(self, path: Path) -> None:
-        """Write ids, rows, counts and provenance to one .npz file, whole or not at all."""
+        """Write ids, rows, counts and provenance to one .npz file, atomically."""
         header = {"vocabulary_fingerprint": self.vocabulary_fingerprint, "provenance": self.provenance}
         with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
-            write = np.savez if self.is_stored else np.savez_compressed  # vectors hardly shrink; ids and counts do
+            write = np.savez if self.is_stored else np.savez_compressed  # vectors hardly compress
             write(file, ids=self.ids, rows=self.rows, counts=self.counts, header=np.array(json.dumps(header)))
 
     @classmethod
@@ -120,7 +120,7 @@ class TokenVectors:
 
 
 def positions_in(known: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Position of each id in `known`, which ascends, int64 like `ids`; -1 for an id that is not in it."""
+    """Return the position of each id in `known`, which is ascending; int64 with the shape of `ids`, -1 if missing."""
     ids = np.asarray(ids, dtype=np.int64)
     if not len(known):
         return np.full(ids.shape, -1, dtype=np.int64)

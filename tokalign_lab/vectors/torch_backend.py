@@ -1,14 +1,14 @@
 """Counting and GloVe in torch, for a GPU; the same code runs on a CPU.
 
 Counting: for each distance d the text is paired with itself shifted by d tokens. Every pair becomes one number, row *
-columns + column; sorting groups equal pairs and their weights are added up. Sums are whole numbers, so they equal those
-of `cooccurrence.py`, bit for bit.
+columns + column; sorting groups equal pairs, whose weights are added. Sums are integers, so they equal those of
+`cooccurrence.py`, bit for bit.
 
-GloVe: `glove.py` takes a step after every pair. Here the pairs of a batch, drawn in shuffled order, all use the same
-vectors, and their gradients are added up. A token that k pairs of the batch contain would move k times as far as one
-step goes, too far for the frequent ones. Its sum is scaled by (1 - (1 - r)^k) / (r k), r the learning rate: so far do
-k steps, one after another, move a bias. The vectors therefore differ from those of a CPU, with about the same
-loss. The same seed gives the same bits on a CPU; a GPU adds up a batch in any order, so last bits differ.
+GloVe: `glove.py` takes a step after every pair. Here the gradients of all pairs of a shuffled batch are computed with
+the same vectors and added. A token in k pairs of the batch would move k times as far as in one step, which is too far
+for frequent tokens. So its sum is scaled by (1 - (1 - r)^k) / (r k), with r the learning rate: the distance that k
+consecutive steps move a bias. The vectors therefore differ from those of `glove.py`, with about the same loss. The same
+seed gives the same bits on a CPU; a GPU adds a batch in any order, so the last bits differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tokalign_lab.vectors.glove import GloveSettings
 
-_CHUNK = 2**21  # tokens that are paired at once: 30 pairs each at a window of 15, sorted, are 2.5 GB
+_CHUNK = 2**21  # tokens that are paired at once: 30 pairs per token at a window of 15, which take 2.5 GB to sort
 _LARGEST_BATCH = 8192
 _CLIP = 100.0
 
@@ -42,7 +42,7 @@ def sum_contexts(
     device: str,
     chunk: int = _CHUNK,
 ) -> csr_array:
-    """Add up the contexts of every token of `stream`, int64 (n, n_columns) in units of 2^-32.
+    """Sum the contexts of every token of `stream`, int64 (n, n_columns) in units of 2^-32.
 
     Arguments are as in `cooccurrence.count_contexts`; `weights` come from `cooccurrence.weights_of`, and `chunk` is the
     number of tokens at a time.
@@ -51,7 +51,7 @@ def sum_contexts(
 
     window, n = len(weights), len(stream.ids)
     column_of = torch.tensor(np.asarray(context_of, dtype=np.int64), device=device)
-    # Tokens that a part carries only as neighbours are not in the index and have no row.
+    # Tokens that a part includes only as neighbours are not in the index and have no row.
     own = np.zeros(len(stream.tokens), dtype=bool)
     own[stream.places] = True
     keys = torch.zeros(0, dtype=torch.int64, device=device)
@@ -111,27 +111,27 @@ def train_glove(
             loss += (0.5 * weighted * error).double().sum()
             step = settings.learning_rate * weighted.clamp(-_CLIP, _CLIP)
             for side, square, place, other in zip(sides, squares, places, (c, w), strict=True):
-                _move(side, square, place, _gradient(step, other), settings.learning_rate)
+                _step(side, square, place, _gradient(step, other), settings.learning_rate)
         losses.append(float(loss) / max(1, len(values)))
         report_iteration(progress, losses, settings.iterations)
     return (sides[0][:, :d] + sides[1][:, :d]).cpu().numpy(), losses
 
 
 def report_iteration(progress: Progress, losses: list[float], iterations: int) -> None:
-    """Report the iteration that ended with the last of `losses`."""
+    """Report the last iteration, by `losses` so far."""
     done = len(losses)
     progress(done / iterations, f"GloVe iteration {done} of {iterations}, loss {losses[-1]:.4f}")
 
 
 def _gradient(step: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Gradient of one side's rows: the step times the other side's vectors, and times 1 for the bias."""
+    """Return the gradient of one side's rows: the step times the other side's vectors, and the step for the bias."""
     gradient = step[:, None] * other
     gradient[:, -1] = step
     return gradient
 
 
-def _move(rows: torch.Tensor, squares: torch.Tensor, place: torch.Tensor, gradient: torch.Tensor, rate: float) -> None:
-    """AdaGrad on the rows of a batch, as far as single steps would go."""
+def _step(rows: torch.Tensor, squares: torch.Tensor, place: torch.Tensor, gradient: torch.Tensor, rate: float) -> None:
+    """Update the rows of a batch by AdaGrad, as far as consecutive steps would move them."""
     import torch
 
     touched, which, k = torch.unique(place, return_inverse=True, return_counts=True)

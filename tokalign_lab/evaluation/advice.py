@@ -3,18 +3,18 @@
 A swap pays on a slice of the text if
 
 1. the slice needs at least `LEAST_SAVED` fewer tokens, and
-2. generation gets faster, in bytes per second, by at least the largest factor by which measured runs of such a swap
-   stay above the source model in bits per byte after recovery.
+2. the speed-up of generation, in bytes per second, is at least the loss: the largest measured ratio of bits per byte
+   after recovery to those of the source model.
 
-So lost quality must be paid for by time: seconds per byte times bits per byte must not rise. The speed-up is a range
-(the quartiles of the timed steps): a swap pays if its low end reaches the largest measured loss, and may pay if only
-its high end reaches the smallest one. Losses were measured after small budgets of recovery; more text may lower them,
-which is not assumed here. A slice of fewer than `LEAST_BYTES` bytes is not judged.
+So seconds per byte times bits per byte must not rise. The speed-up is a range (the quartiles of the timed steps): a
+swap pays if its low end reaches the largest measured loss, and may pay if only its high end reaches the smallest one.
+Losses were measured after small budgets of recovery; more text may lower them, which is not assumed here. A slice of
+fewer than `LEAST_BYTES` bytes gets no verdict.
 
 - "swap": it pays on every slice.
 - "swap for some": it pays on some slices.
 - "extend": it pays on none, some slices need at least `LEAST_SAVED` fewer tokens, and they use new tokens.
-- "do not swap": anything else.
+- "do not swap": otherwise.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ LEAST_BYTES = 1_000
 _MOST = 0.9  # share of the uses of new tokens that an extension should cover
 
 ALL = "all"
-"""Name of the sum of all slices, which has no part in the verdict."""
+"""Name of the sum of all slices, which does not affect the verdict."""
 
 
 @dataclass(frozen=True)
 class SliceCounts:
     """Numbers of UTF-8 bytes and tokens of one slice of a text.
 
-    `new_tokens` and `new_bytes` count target tokens that no source token spells: their rows are made, not copied.
+    `new_tokens` and `new_bytes` count occurrences of target tokens that are not shared: their rows are not copied.
     """
 
     slice: str
@@ -70,10 +70,10 @@ class TextCounts:
 
     Attributes
     ----------
-    slices : by number of bytes, most first
-    of_target : int64 (slices, target size): uses of each target token in each slice
-    is_new : bool (target size,): text tokens that no source token spells
-    is_text : bool (target size,): tokens of text, not special tokens
+    slices : in descending order of bytes
+    of_target : int64 (slices, target size): occurrences of each target token in each slice
+    is_new : bool (target size,): text tokens that are not shared
+    is_text : bool (target size,): text tokens, without special tokens
     """
 
     slices: tuple[SliceCounts, ...]
@@ -93,7 +93,7 @@ class TextCounts:
         return SliceCounts(ALL, *(sum(getattr(one, name) for one in self.slices) for name in fields))
 
     def most_used_new(self, slices: Sequence[str]) -> int:
-        """Count the new tokens that make up 90 % of all uses of new tokens in some slices."""
+        """Count the most frequent new tokens that cover 90 % of all occurrences of new tokens in some slices."""
         rows = [place for place, one in enumerate(self.slices) if one.slice in slices]
         counts = np.sort(self.of_target[rows].sum(axis=0)[self.is_new])[::-1].cumsum()
         return int(np.searchsorted(counts, _MOST * counts[-1])) + 1 if counts.size and counts[-1] else 0
@@ -107,9 +107,9 @@ class SliceAdvice:
     ----------
     counts : bytes and tokens
     source_speed, target_speed : bytes per second of generation, batch size 1
-    faster : low, middle and high estimate of bytes per second after the swap over before
-    context_gained : bytes by which the model's longest context grows; None if the model has no limit
-    right_after, recovered : bits per byte over the untuned source, and over the source tuned on the same bytes
+    faster : low, middle and high estimate of the speed-up: bytes per second after the swap over before
+    context_gained : bytes by which the model's maximum context grows; None if the model has no limit
+    right_after, recovered : ratio of bits per byte to the untuned source, and to the source tuned on the same bytes
     """
 
     counts: SliceCounts
@@ -122,7 +122,7 @@ class SliceAdvice:
 
     @property
     def verdict(self) -> str:
-        """By the rules of this module: "pays", "may pay", "does not pay" or "too little text"."""
+        """Return "pays", "may pay", "does not pay" or "too little text", by the rules of this module."""
         if self.counts.n_bytes < LEAST_BYTES:
             return "too little text"
         if self.counts.saved < LEAST_SAVED or self.faster[2] < self.recovered.low:
@@ -130,7 +130,7 @@ class SliceAdvice:
         return "pays" if self.faster[0] >= self.recovered.high else "may pay"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain JSON values."""
         return {
             **asdict(self.counts),
             "saved": self.counts.saved,
@@ -148,7 +148,7 @@ class SliceAdvice:
 class Sizes:
     """Number of weights before and after the swap, and their bytes in the dtype of the saved model.
 
-    After the swap input embedding and head are untied, as `rearrange` saves them by default.
+    After the swap, input embedding and head are untied, as `rearrange` saves them by default.
     """
 
     source_weights: int
@@ -161,7 +161,7 @@ class Sizes:
 class Advice:
     """Verdict ("swap", "swap for some", "extend" or "do not swap"), its reason in one sentence, and the evidence.
 
-    `slices` are in order of their bytes, most first; `total` is all slices together.
+    `slices` are in descending order of bytes; `total` is all slices together.
     """
 
     verdict: str
@@ -173,7 +173,7 @@ class Advice:
     step: StepTime
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: verdict, reason, slices and their sum, rows, weights and times."""
+        """Return plain JSON values: verdict, reason, slices and their sum, rows, weights and times."""
         return {
             "verdict": self.verdict,
             "reason": self.reason,

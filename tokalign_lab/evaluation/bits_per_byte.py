@@ -2,14 +2,14 @@
 
     bits per byte = sum over tokens of -log2 p(token | tokens before it) / UTF-8 bytes of the text
 
-The sum over the tokens is the cost of the text itself, so models with different vocabularies can be compared;
-perplexity per token cannot do that. It holds only where the tokens spell the text. Each byte that they do not spell
-(unknown characters, dropped spaces or case; `spelled.py`) costs 8 bits more, as if it were sent unencoded, so that a
-tokenizer gains nothing by dropping what is hard (docs/decisions/0015).
+The sum over the tokens is the cost of the text itself, so models with different vocabularies can be compared, unlike by
+perplexity per token. This is only valid if the tokens spell the text. Each byte that they do not spell (unknown
+characters, dropped spaces or case; `spelled.py`) costs 8 bits more, as if it were sent unencoded, so that a tokenizer
+gains nothing by dropping text that is hard to predict (docs/decisions/0015).
 
 Each token is scored once. Each document is read separately, in windows. A window begins with bos (else eos); later
-windows repeat the last quarter of the window before as context. Neither is scored. Rows beyond the tokenizer (padding)
-take part in the softmax, as in generation, so the probability they take counts as lost.
+windows repeat the last quarter of the previous window as context. Neither is scored. Rows beyond the tokenizer
+(padding) are part of the softmax, as in generation, so their probability is lost.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from tokalign_lab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BATCH_TOKENS = 1024  # go through the model at once
-_LOGITS_BYTES = 64_000_000  # of one block of float32 logits
+_BATCH_TOKENS = 1024  # per forward pass
+_LOGITS_BYTES = 64_000_000  # of one chunk of float32 logits
 _CONTEXT_SHARE = 0.25
 ESCAPE_BITS = 8
 """Cost of a byte that the tokens do not spell."""
@@ -48,15 +48,15 @@ class BitsPerByte:
     Attributes
     ----------
     bits_per_byte : float
-        Over all documents together.
+        Bits per byte of all documents together.
     bytes, tokens, documents : int
-        Amount of text scored, without empty documents.
+        Amount of scored text, without empty documents.
     by_slice : dict[str, float]
         Bits per byte of each slice ("prose", "code", a language).
     bytes_by_slice : dict[str, int]
         UTF-8 bytes of each slice.
     unspelled_bytes : int
-        Bytes that the tokens do not spell; each costs `ESCAPE_BITS`, included in the figures above.
+        Bytes that the tokens do not spell; each costs `ESCAPE_BITS`, which the figures above include.
     """
 
     bits_per_byte: float
@@ -73,7 +73,7 @@ class BitsPerByte:
         return self.unspelled_bytes / self.bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the share of unspelled bytes included."""
+        """Return plain JSON values, with the share of unspelled bytes."""
         return {**asdict(self), "unspelled_share": self.unspelled_share}
 
 
@@ -89,7 +89,7 @@ class Window:
     Attributes
     ----------
     document : int
-        Its number.
+        Index of the document.
     ids : np.ndarray
         int64 (n,): bos, context, then the tokens to score.
     scored : int
@@ -114,10 +114,10 @@ def bits_per_byte(
     batch_tokens: int = _BATCH_TOKENS,
     progress: Progress = silent,
 ) -> BitsPerByte:
-    """Score documents.
+    """Measure bits per byte of documents.
 
-    Raises `InputError` if there is no text, the window is shorter than two tokens, the ids do not fit the model, or the
-    model is not causal.
+    Raises `InputError` if there is no text, the window is shorter than two tokens, the vocabulary has neither bos nor
+    eos, the ids do not fit the model, or the model is not causal.
 
     Parameters
     ----------
@@ -126,13 +126,13 @@ def bits_per_byte(
     vocabulary
         Its tokenizer.
     documents
-        Texts, each scored by itself. Lone surrogates (invalid UTF-8) count as U+FFFD.
+        Texts, each scored separately. Lone surrogates (invalid UTF-8) count as U+FFFD.
     window
-        Longest input in tokens, bos included; at most the model's number of positions.
+        Maximum tokens of an input, bos included; limited to the model's number of positions.
     batch_tokens
-        About how many tokens go through the model at once.
+        Approximate number of tokens per forward pass.
     progress
-        Receives the share of tokens scored.
+        Called with the share of tokens scored.
     """
     if window < 2:
         raise InputError(f"A window of {window} tokens holds nothing to score; use at least 2.")
@@ -167,16 +167,16 @@ def bits_per_byte(
 
 
 class HeadInputs(NamedTuple):
-    """Inputs of a model's head before each token of a text.
+    """Inputs of a model's head at the positions before the tokens of a text.
 
     Attributes
     ----------
     states : torch.Tensor
-        float32 (n, d), on the CPU.
+        float32 (n, d), on the CPU: the head's inputs.
     input_ids : torch.Tensor
-        int64 (n,), the token that follows each state.
+        int64 (n,), the token after each state.
     windows : list of Window
-        The windows that were read; their scored tokens are `input_ids`.
+        The windows that were read; `input_ids` are their scored tokens.
     """
 
     states: torch.Tensor
@@ -202,13 +202,13 @@ def head_inputs(
     model, vocabulary, documents, window, progress
         As for `bits_per_byte`.
     max_tokens
-        Windows are read until they hold this many tokens. They are drawn from all documents with a fixed seed.
+        Windows are read until they have this many scored tokens. They are sampled from all documents by a fixed seed.
     """
     encoded = vocabulary.encode([_clean(document.text) for document in documents])
     windows = _all_windows(model, vocabulary, encoded, window)
     if not windows:
         raise InputError("There is no text to read: every document is empty.")
-    order = np.random.default_rng(0).permutation(len(windows))  # neighbours are of one kind of text
+    order = np.random.default_rng(0).permutation(len(windows))  # adjacent windows have one kind of text
     scored = np.cumsum([windows[place].scored for place in order])
     kept = [windows[place] for place in order[: np.searchsorted(scored, max_tokens) + 1]]
     states: dict[int, torch.Tensor] = {}  # by window, because batches are in another order
@@ -235,7 +235,7 @@ def _clean(text: str) -> str:
 def _all_windows(
     model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int
 ) -> list[Window]:
-    """Check ids against the model, and split documents into windows."""
+    """Check that the ids fit the model, and split documents into windows."""
     start = vocabulary.start_id
     if start is None:
         raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
@@ -262,7 +262,7 @@ def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int)
 
 
 def batches(inputs: Iterable[Any], batch_tokens: int) -> Iterator[list[Any]]:
-    """Batch what has `ids`, longest first: inputs of similar length need little padding."""
+    """Yield batches of objects with `ids`, longest first: inputs of similar length need little padding."""
     ordered, start = sorted(inputs, key=lambda one: -len(one.ids)), 0
     while start < len(ordered):
         size = max(1, batch_tokens // len(ordered[start].ids))
@@ -279,13 +279,13 @@ def scoring(model: PreTrainedModel) -> Iterator[Scorer]:
 
 
 class Scorer:
-    """Scores tokens; computes logits in chunks where `Head.in_chunks` allows it, else for the whole batch."""
+    """Scores tokens; computes logits in chunks if `Head.in_chunks` allows it, else for the whole batch."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.head = Head(model)
 
     def __call__(self, batch: Sequence[Input]) -> list[list[float]]:
-        """Return, for each input, the nats of each of its answers."""
+        """Return, for each input, the loss of each of its answers in nats."""
         rows, columns, targets = [], [], []
         for place, (_, answers) in enumerate(batch):
             for before, tokens in answers:
@@ -309,7 +309,7 @@ class Scorer:
     def _nats(
         self, ids: torch.Tensor, mask: torch.Tensor, row: torch.Tensor, column: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """Return the nats of `targets`, each predicted at (row, column)."""
+        """Return the loss of `targets` in nats, each predicted at (row, column)."""
         head = self.head
         if not head.in_chunks:
             logits = head.model(input_ids=ids, attention_mask=mask, use_cache=False).logits

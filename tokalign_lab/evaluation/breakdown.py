@@ -1,16 +1,17 @@
 """Scores by group of tokens: for which tokens a lexicon is good, and for which it is not.
 
-A mean over a text is mostly a mean over its frequent Latin words. Here tokens are grouped by script, by how often the
-text uses them, and by the origin of their row, in both directions.
+A mean over a text is mostly a mean over its frequent Latin words. Here tokens are grouped by script, by frequency in
+the text, and by the origin of their row, in both directions.
 
-- **coverage**: share of a vocabulary's tokens that have a partner (the same spelling or role, or found by vectors)
-  and not a row of pieces, the mean row or a random one. A count over all tokens: no interval.
+- **coverage**: share of a vocabulary's tokens that have a partner (same bytes or role, or found by vectors), not a row
+  of pieces, the mean row or a random one. It counts all tokens, so it has no interval.
 - **coverage_of_text**: the same share of the tokens of a text.
 - **unigram_match**: share of a text's tokens whose partner is in the other tokenization of the same document, clipped
-  as in BLEU-1. Tokens that have the same partner share the credit where the document holds it fewer times.
+  as in BLEU-1. If a document has a partner fewer times than tokens map to it, these tokens share the credit.
 - **p_at_1**, **p_at_10**: share of held-out shared tokens that find their partner (`held_out`).
 
-Intervals of coverage and match draw whole documents; a group that only one document holds has none. P@k draws tokens.
+Intervals of coverage_of_text and unigram_match resample documents; a group in only one document has none. Those of P@k
+resample tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 WITH_PARTNER = ("identical", "role", "aligned", "edited")
 """Origins of rows that are copied from one partner token."""
 BANDS = ("never", "1-9", "10-99", "100-999", "1000 and more")
-"""How often a text uses a token."""
+"""Frequency bands: occurrences of a token in a text."""
 COLUMNS = ("measure", "direction", "kind", "group", "n", "value", "low", "high")
 _DIRECTIONS = ("target_to_source", "source_to_target")
 _KINDS = ("script", "band", "origin")
@@ -85,7 +86,7 @@ def breakdown(lexicon: Lexicon, held_out: TokenizedPair, seed: int = 0) -> pd.Da
 
 
 def held_out_by_group(found: HeldOutPrecision, pair: TokenizedPair) -> pd.DataFrame:
-    """Compute P@1 and P@10 by script and frequency band; `pair` is the one given to `held_out_precision`."""
+    """Compute P@1 and P@10 by script and frequency band; `pair` is that of `held_out_precision`."""
     hidden = found.hidden
     sides = (
         (pair.target, pair.target_corpus, hidden.target_ids, hidden.target_ranks),
@@ -104,19 +105,22 @@ def held_out_by_group(found: HeldOutPrecision, pair: TokenizedPair) -> pd.DataFr
 
 
 def scripts_of(vocabulary: Vocabulary) -> NDArray[np.str_]:
-    """Script of each token, (size,), as `spelling.script_of`; "special" for control tokens, "" for holes."""
+    """Return the script of each token, (size,), by `spelling.script_of`; "special" for control tokens, "" for holes."""
     special = np.where(vocabulary.is_hole, "", "special").tolist()
     tokens = zip(vocabulary.token_bytes, special, strict=True)
     return np.array([other if token is None else script_of(token) for token, other in tokens])
 
 
 def bands_of(counts: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Frequency band (`BANDS`) of each count, same shape."""
+    """Return the frequency band (`BANDS`) of each count, same shape."""
     return np.array(BANDS)[np.searchsorted([1, 10, 100, 1000], counts, side="right")]
 
 
 def credit(written: Corpus, wanted: Corpus, mapping: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Clipped match of each token of a text, float64 (tokens,), 0 to 1; 1 where its partner is in the other text."""
+    """Return the clipped match of each token of a text, float64 (tokens,), 0 to 1.
+
+    1 if its partner is in the same document of the other text, and often enough for all tokens that map to it.
+    """
     partner = mapping[written.ids].astype(np.int64)
     size = max(int(mapping.max(initial=0)), int(wanted.ids.max(initial=0))) + 1
     mapped, place, times = np.unique(
@@ -131,7 +135,7 @@ def credit(written: Corpus, wanted: Corpus, mapping: NDArray[np.int32]) -> NDArr
 
 
 def _of_types(group_of: NDArray[np.str_], hits: NDArray[np.bool_]) -> Groups:
-    """Share of hits by group."""
+    """Yield the share of hits by group."""
     for name in np.unique(group_of).tolist():
         here = group_of == name
         share = float(hits[here].mean())
@@ -139,7 +143,7 @@ def _of_types(group_of: NDArray[np.str_], hits: NDArray[np.bool_]) -> Groups:
 
 
 def _of_text(group_of: NDArray[np.str_], corpus: Corpus, value: NDArray[Any], seed: int) -> Groups:
-    """Mean by group of a value of each token of a text; the bootstrap draws documents."""
+    """Yield the mean by group of a value of each token of a text; the bootstrap resamples documents."""
     names, place = np.unique(group_of, return_inverse=True)
     cell = corpus.document_of * len(names) + place[corpus.ids]
     shape = (len(corpus), len(names))
@@ -147,13 +151,13 @@ def _of_text(group_of: NDArray[np.str_], corpus: Corpus, value: NDArray[Any], se
     hits = np.bincount(cell, weights=value, minlength=shape[0] * shape[1]).reshape(shape)
     here = np.flatnonzero(of.sum(axis=0) > 0)
     for i, one in zip(here.tolist(), of_ratio(hits[:, here], of[:, here], seed), strict=True):
-        if (of[:, i] > 0).sum() == 1:  # one document, drawn repeatedly, gives no interval
+        if (of[:, i] > 0).sum() == 1:  # resampling one document gives no interval
             one = Interval(one.mean, np.nan, np.nan, one.n)
         yield str(names[i]), one
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    """Turn rows of (measure, direction, kind, group, interval) into a sorted table."""
+    """Make a sorted table of rows (measure, direction, kind, group, interval)."""
     import pandas as pd
 
     def order(row: tuple[Any, ...]) -> tuple[Any, ...]:

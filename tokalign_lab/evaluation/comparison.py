@@ -1,12 +1,12 @@
 """Compare two lexicons of one pair: which tokens changed their partner, and which lexicon scores higher.
 
-A partner is the one source token that a row is copied from (`breakdown.WITH_PARTNER`); rows of pieces, mean rows and
-random rows have none. A token has the same partner in both, another one, one in the second only (gained) or the first
-only (lost), or in neither.
+A partner is the source token of a row (`breakdown.WITH_PARTNER`); rows of pieces, mean rows and random rows have none.
+A token has the same partner in both lexicons, different ones, a partner in the second only (gained) or the first only
+(lost), or in neither.
 
-Scores are compared on the same documents: the difference is taken per document and its interval is drawn over documents
-(paired bootstrap, Koehn 2004). Two intervals may overlap although one lexicon is better on nearly every document; the
-interval of the difference shows that.
+Scores are compared on the same documents: the differences of the documents are resampled (paired bootstrap, Koehn
+2004). Two intervals may overlap although one lexicon is better on nearly every document; the interval of the difference
+shows this.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class LexiconComparison:
 
     Attributes
     ----------
-    table : one row per target token, most used first: `target_id`, `token` (the tokenizer's string), `change` (see
+    table : one row per target token, most frequent first: `target_id`, `token` (the raw string), `change` (see
         `CHANGES`), `partner_a`, `partner_b` (source ids, -1: none), `score_a`, `score_b`, `origin_a`, `origin_b`,
-        `frequency` (uses in the text of A, or of B if A has no counts). Holes are left out.
+        `frequency` (occurrences in the text of A, or of B if A has no counts). Holes are left out.
     counts : tokens by change, in the order of `CHANGES`
     text_shares : the same as shares of the text; None if neither lexicon has counts
     """
@@ -71,7 +71,7 @@ class PairedScore:
 
     @property
     def verdict(self) -> str:
-        """The higher of the two, in words."""
+        """Return the significantly higher one as a phrase, or "no significant difference"."""
         if self.difference.low > 0:
             return "B is higher"
         return "A is higher" if self.difference.high < 0 else "no significant difference"
@@ -82,7 +82,7 @@ class PairedScore:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PairedScore:
-        """Take over what `to_dict` gave."""
+        """Make a score from the result of `to_dict`."""
         return cls(*(Interval(**values[name]) for name in ("a", "b", "difference")))
 
 
@@ -131,8 +131,8 @@ def paired_scores(
 ) -> dict[str, dict[str, PairedScore]]:
     """Score two lexicons on the same held-out documents.
 
-    Returns the scores by measure (`MEASURES`), then by direction. Raises `InputError` if lexicons and text are not of
-    one pair, or no document has 10 tokens in both tokenizations.
+    Returns the scores by measure (`MEASURES`), then by direction. Raises `InputError` if lexicons and text are of
+    different pairs, or no document has 10 tokens in both tokenizations.
 
     Parameters
     ----------
@@ -157,9 +157,10 @@ def paired_scores(
 
 
 def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare two evaluations in bits per byte, overall ("all") and by the slices that both have, with B minus A.
+    """Compare two evaluations in bits per byte, overall ("all") and on the slices that both have.
 
-    `a` and `b` are "evaluation" events of runs, or `BitsPerByte.to_dict()`.
+    `a` and `b` are "evaluation" events of runs, or `BitsPerByte.to_dict()`. Returns rows of "slice", "a", "b" and
+    "difference" (b - a).
     """
     both = [name for name in a.get("by_slice", {}) if name in b.get("by_slice", {})]
     values = [("all", a["bits_per_byte"], b["bits_per_byte"])]
@@ -168,7 +169,7 @@ def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str,
 
 
 def check_same_pair(a: Lexicon, b: Lexicon) -> None:
-    """Raise InputError if a tokenizer of two lexicons differs."""
+    """Raise InputError if two lexicons have different tokenizers."""
     for side in ("source", "target"):
         one, two = a.provenance[side], b.provenance[side]
         if one["fingerprint"] != two["fingerprint"] or one["size"] != two["size"]:

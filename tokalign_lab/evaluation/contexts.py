@@ -1,6 +1,6 @@
-"""Contexts of a token: some of its uses in a text, with the text before and after.
+"""Contexts of a token: some of its occurrences in a text, with the text before and after.
 
-Contexts are taken from the tokenized text, so they show the token itself and not its letters inside other tokens.
+Contexts are from the tokenized text, so they show the token itself and not its letters inside other tokens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from tokalign_lab.corpus import Corpus
 from tokalign_lab.spelling import visible
 from tokalign_lab.vocabulary import Vocabulary
 
-AROUND = 10  # tokens on either side
+AROUND = 10  # tokens on each side
 
 
 @dataclass(frozen=True)
 class Context:
-    """One use of a token: readable text before it, of it and after it, and the document's number."""
+    """One occurrence of a token: text before it, its label, text after it, and the index of the document."""
 
     before: str
     token: str
@@ -27,7 +27,7 @@ class Context:
 
 
 def contexts(corpus: Corpus, vocabulary: Vocabulary, token_id: int, most: int = 5) -> tuple[list[Context], int]:
-    """Find at most `most` uses of a token, spread evenly over the text; also return the number of all its uses."""
+    """Return at most `most` occurrences of a token, spread evenly over the text, and the number of all occurrences."""
     places = np.flatnonzero(corpus.ids == token_id)
     if not len(places):
         return [], 0
@@ -48,6 +48,6 @@ def contexts(corpus: Corpus, vocabulary: Vocabulary, token_id: int, most: int = 
 
 
 def _read(corpus: Corpus, vocabulary: Vocabulary, first: int, end: int) -> str:
-    """Join tokens to text, so that a character in several tokens is whole."""
+    """Join tokens to readable text; a character in several tokens becomes complete."""
     spelled = b"".join(vocabulary.token_bytes[int(i)] or b"" for i in corpus.ids[first:end])
     return visible(spelled).replace("␣", " ")

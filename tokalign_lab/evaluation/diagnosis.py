@@ -1,12 +1,12 @@
 """Is a lexicon good, and if not, why? A verdict with its evidence.
 
-Scores show how much is lost; a diagnosis shows where. It needs the lexicon and its tokenizers. The token vectors that
-the lexicon was made from, the source model and the converted model add findings. Each finding is a sentence with
-numbers and tokens. The bounds are named constants of `mapping_findings`, `row_findings`, `text_findings` and
-`row_gate`, with their origin.
+Scores show how much is lost; a diagnosis shows where. It needs the lexicon and its tokenizers. The token vectors of the
+alignment, the source model and the converted model add findings. Each finding is a sentence with numbers and tokens.
+The bounds are named constants of `mapping_findings`, `row_findings`, `text_findings` and `row_gate`, with the reason
+for their values.
 
-The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
-that split text differently is usable at best: it loses something that only tuning recovers.
+The verdict is "poor" if any finding is critical, "usable" if any is a warning, and "good" otherwise. A pair of
+tokenizers that split text differently is usable at best: it loses quality that only tuning recovers.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Diagnosis(Findings):
 
     @property
     def reasons(self) -> list[str]:
-        """Evidence of the findings that decide the verdict; empty for "good"."""
+        """Return the evidence of the findings that decide the verdict; empty for "good"."""
         deciding = super().verdict
         return [f.evidence for f in self.findings if f.severity == deciding != "ok"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return super().to_dict() | {"reasons": self.reasons}
 
 
@@ -66,20 +66,20 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose a lexicon.
 
-    Raises `InputError` if lexicon, vectors or model belong to other tokenizers.
+    Raises `InputError` if lexicon, vectors or model belong to other tokenizers, or `moved` is given without text.
 
     Parameters
     ----------
     lexicon
         The lexicon.
     source, target
-        The tokenizers that it was made for.
+        Its tokenizers.
     vectors
-        Source and target vectors in one space, as saved with the lexicon; adds how well they match.
+        Source and target vectors in one space, as saved with the lexicon; adds a finding about how well they match.
     model
-        The source model; adds rows that are made from zero or untrained rows.
+        The source model; adds findings about rows that are built from zero or untrained rows.
     moved, documents
-        A model made from the lexicon, and held-out text; add how the new rows behave (`row_gate`).
+        A model made from the lexicon, and held-out text; add findings about the new rows (`row_gate`).
     progress
         Called with each group of findings.
     """
@@ -95,7 +95,7 @@ def diagnose(
         new = np.flatnonzero(~np.isin(case.origin, ("identical", "role", "hole")))
         steps.append(("new rows", lambda: row_gate(moved, target, documents, new)))
     findings: list[Finding] = []
-    for number, (words, look) in enumerate(steps):
+    for number, (words, check) in enumerate(steps):
         progress(number / len(steps), words)
-        findings += look()
+        findings += check()
     return Diagnosis(findings)

@@ -1,7 +1,7 @@
 """Bits of each document, to compare two models with an interval.
 
-Bits per byte of a text is a sum over documents, and documents differ more than models do. So models are compared per
-document: the mean difference on the same text, with an interval drawn over documents (paired bootstrap, Koehn 2004).
+Documents differ more than models do. So models are compared on the same documents: the difference in bits per byte has
+an interval from resampled documents (paired bootstrap, Koehn 2004).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DocumentBits:
-    """Cost of each document of a text.
+    """Bits of each document of a text.
 
     Attributes
     ----------
-    bits : float64 (n,)
+    bits : float64 (n,), sum of -log2 p over the document, with the cost of unspelled bytes
     sizes : int64 (n,), UTF-8 bytes
-    slices : str (n,)
+    slices : str (n,), slice of each document
     """
 
     bits: NDArray[np.float64]
@@ -39,13 +39,16 @@ class DocumentBits:
     slices: NDArray[np.str_]
 
     def per_byte(self, slice_name: str | None = None) -> Interval:
-        """Bits per byte of all documents, or of one slice; n is the number of bytes."""
+        """Return bits per byte of all documents, or of one slice; n is the number of bytes.
+
+        Raises `InputError` if no document is in the slice.
+        """
         return self._ratio(self.bits, slice_name)
 
     def minus(self, other: DocumentBits, slice_name: str | None = None) -> Interval:
-        """Bits per byte minus another model's on the same documents; below 0, this model is better.
+        """Return bits per byte minus another model's on the same documents; below 0, this model is better.
 
-        Raises `InputError` if the two were measured on different documents.
+        Raises `InputError` if the two were measured on different documents, or no document is in the slice.
         """
         if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.slices, other.slices)):
             raise InputError("The two were measured on different documents; measure both models on the same text.")

@@ -1,9 +1,9 @@
-"""How good one model is as the draft model of another: speculative decoding, measured by transformers itself.
+"""Measure one model as the draft model of another, in speculative decoding by transformers.
 
 In each step the draft model proposes `AHEAD` tokens and the large model reads them all in one forward pass. It accepts
 the longest prefix that it would have generated and adds one token, so the output is the large model's (Leviathan et
-al., arXiv 2211.17192). Two figures decide whether that is faster: which share of the proposed tokens is accepted, and
-how many tokens a forward pass of the large model yields.
+al., arXiv 2211.17192). Two figures decide whether this is faster: the share of the proposed tokens that is accepted,
+and the number of tokens per forward pass of the large model.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ class DraftScore:
 
     Attributes
     ----------
-    slice : of the text that the prompts are from
+    slice : slice of the prompts
     decoding : "greedy", or "sampled" (temperature 1, from all tokens)
-    tokens, steps : tokens that were generated, and forward passes of the large model for them
-    proposed : tokens that the draft model proposed, in its own vocabulary
-    seconds, plain_seconds : time of a token on this machine, with the draft model and by the large model alone (greedy)
+    tokens, steps : generated tokens, and forward passes of the large model for them
+    proposed : tokens that the draft model proposed, in its vocabulary
+    seconds, plain_seconds : seconds per token on this machine, with the draft model and by the large model alone
+        (greedy)
     """
 
     slice: str
@@ -55,16 +56,16 @@ class DraftScore:
 
     @property
     def acceptance(self) -> float:
-        """Share of the proposed tokens that the large model accepted; each step adds one token that is its own."""
+        """Share of the proposed tokens that the large model accepted; it adds one more token in each step."""
         return (self.tokens - self.steps) / self.proposed if self.proposed else 0.0
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens that a forward pass of the large model yields: 1 without a draft model, at most `AHEAD` + 1."""
+        """Tokens per forward pass of the large model: 1 without a draft model, at most `AHEAD` + 1."""
         return self.tokens / self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: slice, decoding, acceptance, tokens per step, speed-up and what they were counted on."""
+        """Return plain values: slice, decoding, acceptance, tokens per step, speed-up, and the counts behind them."""
         return {
             "slice": self.slice,
             "decoding": self.decoding,
@@ -80,7 +81,7 @@ class DraftScore:
 class Drafting:
     """Prompts of a text, which the large model continues alone and then with each draft model.
 
-    Stop strings of the models' `generation_config` are removed from it: no text ends at one.
+    Stop strings are removed from the models' `generation_config`, so generation does not end at them.
 
     Raises `InputError` if the text has no passage that is long enough, or `longest` leaves no token for a prompt.
 
@@ -89,7 +90,7 @@ class Drafting:
     large : the large model, in evaluation mode
     vocabulary : its tokenizer
     documents : held-out text
-    prompts : prompts per slice: the first `PROMPT_TOKENS` tokens of passages drawn by `seed`
+    prompts : prompts per slice: the first `PROMPT_TOKENS` tokens of passages sampled by `seed`
     new_tokens : tokens to generate for each prompt
     longest : how many tokens the model that can read the fewest reads; None if there is no limit
     """
@@ -106,7 +107,7 @@ class Drafting:
     ) -> None:
         length = prompt_tokens(new_tokens, longest)
         self._large, self._vocabulary, self._new_tokens, self._seed = large, vocabulary, new_tokens, seed
-        large.generation_config.stop_strings = None  # transformers gives the draft model no tokenizer to find them by
+        large.generation_config.stop_strings = None  # transformers passes the draft model no tokenizer for them
         self._prompts: dict[str, list[torch.Tensor]] = {}
         start = [] if vocabulary.start_id is None else [vocabulary.start_id]
         passages = excerpts(documents, n_bytes(documents))
@@ -141,7 +142,7 @@ class Drafting:
         draft.generation_config.stop_strings = None
         draft.generation_config.num_assistant_tokens = AHEAD
         draft.generation_config.num_assistant_tokens_schedule = "constant"
-        draft.generation_config.assistant_confidence_threshold = 0.0  # always propose that many
+        draft.generation_config.assistant_confidence_threshold = 0.0  # always propose `AHEAD` tokens
         options: dict[str, Any] = {"assistant_model": draft}
         if own is not None:
             options |= {"tokenizer": self._vocabulary.tokenizer, "assistant_tokenizer": own.tokenizer}
@@ -157,7 +158,7 @@ class Drafting:
         return scores
 
     def _run(self, prompts: Sequence[torch.Tensor], decoding: str, **options: Any) -> tuple[list[list[int]], float]:
-        """Continue prompts; return their ids with the new ones and the seconds for each new token."""
+        """Continue prompts; return the ids of prompts with continuations, and the seconds per new token."""
         texts, started = [], time.perf_counter()
         options |= {"do_sample": decoding == "sampled", "max_new_tokens": self._new_tokens}
         if decoding == "sampled":

@@ -3,15 +3,15 @@
 The packaged encoder (catalogue `minilm`, all-MiniLM-L6-v2) was trained on English; scores in other languages mean
 little. It reads the first 256 word pieces of a text.
 
-BERTScore matches each token of the candidate x with the most similar token of the reference y, and the other way round;
-vectors are contextual embeddings of length 1, so that a product is a cosine (Zhang et al. 2020, section 3):
+BERTScore matches each token of the candidate x with the most similar token of the reference y, and vice versa; vectors
+are contextual embeddings of length 1, so that a dot product is a cosine (Zhang et al. 2020, section 3):
 
     precision = mean over x of max over y of x . y        recall = mean over y of max over x of x . y
     F1 = 2 precision recall / (precision + recall)
 
 Here it is *BERTScore over MiniLM-L6*: the encoder is the last layer of the packaged sentence encoder and not the
 RoBERTa-large of the paper's tables, without idf weights or rescaling to a baseline, and special tokens ([CLS], [SEP])
-are left out. Figures can be compared with each other, not with those of the papers.
+are excluded. Scores can be compared with each other, not with those of the papers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tokalign_lab.device import pick_device
 from tokalign_lab.vectors.token_vectors import unit_rows
 
-ENCODER_TOKENS = 512  # no encoder of ours reads further
+ENCODER_TOKENS = 512  # more than any supported encoder reads
 # Special tokens around a text; the unknown token is part of the text and is kept.
 _MARKS = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -37,7 +37,7 @@ class Encoded:
 
     Attributes
     ----------
-    sentence : float32 (d,), of length 1
+    sentence : float32 (d,), length 1
     tokens : float32 (n, d), rows of length 1, in the order of the text, without special tokens
     """
 
@@ -63,7 +63,7 @@ class Encoder:
         self._marks = np.array([token_id for token_id in held if token_id is not None], np.int64)
 
     def read(self, texts: Sequence[str]) -> list[Encoded]:
-        """Encode texts, in order."""
+        """Encode texts; return their embeddings in the same order."""
         rows = self._model.encode(list(texts), batch_size=32, output_value=None, show_progress_bar=False)
         return [self._encoded(row) for row in rows]
 
@@ -84,7 +84,7 @@ class BertScore:
 
 
 def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -> BertScore:
-    """Match the tokens of two texts greedily; zero if either has no token.
+    """Compute BERTScore of two texts' tokens; all three are 0 if a text has no token.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -
     """
     if not len(candidate) or not len(reference):
         return BertScore(0.0, 0.0, 0.0)
-    cosines = (candidate @ reference.T).clip(-1, 1)  # lengths are 1 only as far as float32 goes
+    cosines = (candidate @ reference.T).clip(-1, 1)  # float32 lengths are 1 only approximately
     precision = float(cosines.max(axis=1).mean(dtype=np.float64))
     recall = float(cosines.max(axis=0).mean(dtype=np.float64))
     total = precision + recall

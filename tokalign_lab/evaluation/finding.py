@@ -17,14 +17,14 @@ from tokalign_lab.vocabulary import Vocabulary
 
 SEVERITIES = ("not verified", "ok", "warn", "poor", "fail")
 WITHOUT_EVIDENCE = ("mean", "random", "multivariate", "permuted")
-"""Origins of rows that hold no information about their own token."""
+"""Origins of rows that have no information about their token."""
 NO_SCRIPT = (*WITHOUT_LETTERS, "special", "")
-"""What `scripts_of` returns for tokens that are in no script."""
+"""Results of `scripts_of` for tokens without a script."""
 FEWEST_OF_SCRIPT = 20
 """With fewer source tokens in a script, its tokens find partners in others (频率 -> Hz, TokAlign++ table 7)."""
 _EXAMPLES = 5
 MOST_IDS = 2000
-"""Ids that a finding keeps: as many as a table shows and a map highlights."""
+"""Maximum number of ids that a finding stores, which a table shows and a map highlights."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Finding:
     Attributes
     ----------
     name : name of the check
-    severity : "ok", "warn", "poor" (critical; of lexicons), "fail" (broken; of model folders) or "not verified" (not
-        tried; of model folders)
+    severity : "ok" or "warn"; "poor" (critical) only for lexicons; "fail" (broken) or "not verified" (not tried) only
+        for model folders
     evidence : one sentence with the numbers
-    advice : what to do; emptied if the severity is "ok"
+    advice : what to do; "" if the severity is "ok"
     values : the numbers by name
-    examples : readable tokens that show it
-    target_ids : target tokens that show it, most telling first, at most `MOST_IDS`
+    examples : labels of affected tokens
+    target_ids : affected target tokens, most important first, at most `MOST_IDS`
     """
 
     name: str
@@ -90,7 +90,7 @@ class Case:
     ----------
     source_of : int64, best source id, -1 for none
     origin : str, origin of each row
-    counts : int64, uses of each target token in the aligned text; all zero if no text is known
+    counts : int64, occurrences of each target token in the aligned text; all zero if no text is known
     is_token : bool, ids that are not holes
     """
 
@@ -125,7 +125,7 @@ class Case:
 
     @cached_property
     def needing(self) -> NDArray[np.bool_]:
-        """Target tokens that are not shared, so that their rows depend on the text."""
+        """Target tokens that are neither shared nor edited, so that their rows depend on the text."""
         return self.is_token & ~np.isin(self.origin, ("identical", "role", "edited"))
 
     @cached_property
@@ -135,32 +135,32 @@ class Case:
 
     @cached_property
     def with_partner(self) -> NDArray[np.bool_]:
-        """Target ids with a partner token."""
+        """Mask of the target tokens with a partner token."""
         return np.isin(self.origin, WITH_PARTNER)
 
     @cached_property
     def without_evidence(self) -> NDArray[np.bool_]:
-        """Target ids whose row holds no information about them."""
+        """Mask of the target tokens whose row has no information about them."""
         return np.isin(self.origin, WITHOUT_EVIDENCE)
 
     def share(self, chosen: NDArray[Any]) -> float:
-        """Share of the vocabulary that a mask (or ids) selects."""
+        """Return the share of the vocabulary that a mask (or ids) selects."""
         return float(self._mask(chosen).sum() / max(1, self.is_token.sum()))
 
     def text_share(self, chosen: NDArray[Any]) -> float:
-        """Share of the text that a mask (or ids) selects; of the vocabulary if no text is known."""
+        """Return the share of the text that a mask (or ids) selects; of the vocabulary if no text is known."""
         if not self.has_text:
             return self.share(chosen)
         return float(self.counts[self._mask(chosen)].sum() / self.counts.sum())
 
     def amount(self, chosen: NDArray[Any]) -> str:
-        """Describe what a mask (or ids) selects: "12 tokens (0.1 % of the vocabulary, 2.0 % of the text)"."""
+        """Describe the selection of a mask (or ids): "12 tokens (0.1 % of the vocabulary, 2.0 % of the text)"."""
         n = int(self._mask(chosen).sum())
         text = f", {percent(self.text_share(chosen))} of the text" if self.has_text else ""
         return f"{several(n, 'token')} ({percent(self.share(chosen))} of the vocabulary{text})"
 
     def by_script(self, chosen: NDArray[np.bool_]) -> tuple[dict[str, int], str]:
-        """Count the tokens of a mask by script, largest first; also as ": Latin (12), Han (3)", "" for none."""
+        """Count the tokens of a mask by script, largest first; also return ": Latin (12), Han (3)", "" for none."""
         names, times = np.unique(self.scripts[chosen], return_counts=True)
         order = np.argsort(-times, kind="stable")
         counts = {str(names[i]): int(times[i]) for i in order}
@@ -177,18 +177,18 @@ class Case:
         values: dict[str, Any],
         examples: list[str] | None = None,
     ) -> Finding:
-        """Make a finding about the tokens of a mask (or ids); its examples are those that the text uses most."""
+        """Make a finding about the tokens of a mask (or ids); its examples are the most frequent ones by default."""
         ids = self.ids(chosen)
         examples = [self.target.label(i) for i in ids[:_EXAMPLES]] if examples is None else examples
         return Finding(name, severity, evidence, advice, values, examples, ids)
 
     def ids(self, chosen: NDArray[Any]) -> list[int]:
-        """Return the ids of a mask (or ids) that a finding keeps: those that the text uses most."""
+        """Return the ids of a mask (or ids) that a finding stores: the most frequent ones."""
         ids = np.flatnonzero(self._mask(chosen))
         return first_ids(ids[np.lexsort((ids, -self.counts[ids]))])
 
     def pairs(self, target_ids: Iterable[int]) -> list[str]:
-        """Write the first few of some target tokens with their best source."""
+        """Return the labels of the first few target tokens and their best source tokens."""
         return [
             f"{self.target.label(int(i))} ← {self.source.label(int(self.source_of[i]))}"
             for i in list(target_ids)[:_EXAMPLES]
@@ -203,7 +203,7 @@ class Case:
 
 
 def first_ids(ids: NDArray[np.integer[Any]]) -> list[int]:
-    """Return the ids that a finding keeps, of ids in order."""
+    """Return the first `MOST_IDS` of some ids."""
     return [int(i) for i in ids[:MOST_IDS]]
 
 
@@ -229,5 +229,5 @@ def worst(severities: Iterable[str]) -> str:
 
 
 def grade(value: float, warn: float, poor: float = float("inf")) -> str:
-    """Grade a value that is worse the larger it is."""
+    """Return the severity of a value: "poor" from `poor` on, "warn" from `warn` on, else "ok"."""
     return "poor" if value >= poor else "warn" if value >= warn else "ok"

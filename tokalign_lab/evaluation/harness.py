@@ -1,8 +1,7 @@
 """A model for lm-evaluation-harness, with log-likelihoods computed by this package's `Scorer`.
 
-Text handling is that of the harness's `HFLM`: how prompt and answer are split, whether bos comes first, how long inputs
-are truncated. Only the method that turns ids into log-likelihoods is ours. The harness (extra `tasks`) is imported when
-a model is made.
+Text handling is that of the harness's `HFLM`: splitting prompt and answer, adding bos, truncating long inputs. Only the
+method that computes log-likelihoods from ids is ours. The harness (extra `tasks`) is imported when a model is made.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def harness_model(
     Parameters
     ----------
     model, tokenizer : the model and its tokenizer, which is copied because the harness gives it a pad token
-    batch_tokens : about how many tokens go through the model at once
+    batch_tokens : approximate number of tokens per forward pass
     progress, message : called with the share of inputs scored, and this message
     """
     check_harness()
@@ -72,7 +71,7 @@ def log_likelihoods(
     progress: Progress = silent,
     message: str = "",
 ) -> list[tuple[float, bool]]:
-    """Return the log-likelihood of each answer's tokens, and False for "is it greedy", which no task here uses.
+    """Return the log-likelihood of each answer, and False for "is it greedy", which no task here uses.
 
     Raises `InputError` for an answer of more than `max_length` tokens.
     """
@@ -91,7 +90,7 @@ def log_likelihoods(
 
 
 def gather(requests: list[Request], max_length: int) -> list[_Input]:
-    """Join requests that differ only in the last token into one input."""
+    """Join requests that differ only in the last token into one input. Raises `InputError` as `log_likelihoods`."""
     by_ids: dict[tuple[int, ...], _Input] = {}
     for number, (_, prompt, answer) in enumerate(requests):
         if len(answer) > max_length:

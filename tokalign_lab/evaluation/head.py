@@ -1,9 +1,9 @@
 """The output head of a model, separated from its body, so that logits are computed for a few positions at a time.
 
-A model with 262k tokens makes a gigabyte of logits from a thousand positions. Here the body's output is caught on its
-way into the head, and the caller computes logits in chunks. Models differ in what they do to logits after the head.
-Gemma's soft-cap is known here, and a few tokens are compared with the model's own logits. Where the two differ,
-`in_chunks` is False and the caller must use the model's own logits.
+With 262k tokens, the logits of a thousand positions are a gigabyte. Here a hook gets the input of the head, and the
+caller computes logits in chunks. Some models change the logits after the head. Gemma's soft-cap is supported. For all
+models, the logits of a few tokens are compared with the model's: if they differ, `in_chunks` is False and the caller
+must use the model's own logits.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
 _PROBE_TOKENS = 8
-_LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit; experts are computed in groups, which rounds
-# what configurations call the longest input; MPT and Whisper have their own names
+_LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit: above rounding, which grouped experts make larger
+# names of the maximum input length in configurations; the last two are MPT's and Whisper's
 _LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 Made = TypeVar("Made")
-_causal: WeakSet[torch.nn.Module] = WeakSet()  # models that were checked: a run measures the same one again and again
+_causal: WeakSet[torch.nn.Module] = WeakSet()  # checked models: a run measures the same model many times
 
 
 @contextmanager
@@ -42,12 +42,12 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 def longest_input(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model can read at once; None where its configuration sets no limit."""
+    """Return the maximum number of input tokens of a model; None if its configuration sets no limit."""
     config = model.config.get_text_config()
     limits = (getattr(config, name, None) for name in _LONGEST)
     limit = next((held for held in limits if isinstance(held, int) and held > 0), None)
     if limit is not None:
-        for name, module in model.named_modules():  # RoBERTa's first token has the position after pad's id
+        for name, module in model.named_modules():  # RoBERTa's positions start after the id of pad
             padding, weight = getattr(module, "padding_idx", None), getattr(module, "weight", None)
             if padding is None or weight is None or "position" not in name.rpartition(".")[2]:
                 continue
@@ -58,9 +58,9 @@ def longest_input(model: PreTrainedModel) -> int | None:
 
 @torch.no_grad()
 def check_causal(model: PreTrainedModel) -> None:
-    """Refuse a model whose predictions depend on later tokens: it would see what it has to predict.
+    """Raise `InputError` if the predictions of a model depend on later tokens, so that it sees what it has to predict.
 
-    BERT is such a model unless `is_decoder` is set, and so is XLM unless `causal` is. Raises `InputError`.
+    BERT is such a model unless `is_decoder` is set, and so is XLM unless `causal` is set.
     """
     if model in _causal:
         return
@@ -113,10 +113,10 @@ class Head:
         work: Callable[[torch.Tensor], Made],
         position_ids: torch.Tensor | None = None,
     ) -> Made:
-        """Call `work` with the head's input at the place of the head in the forward pass; return its result.
+        """Call `work` with the head's input during the forward pass, just before the head; return its result.
 
-        If the model is sharded over processes, the head's weight is gathered there and may not be afterwards. The head
-        itself gets one position only.
+        If the model is sharded over processes, the head's weight is gathered at this point, but perhaps not later. The
+        head itself then computes only one position.
         """
         made: list[Made] = []
 
@@ -146,10 +146,10 @@ class Head:
 
 
 def head_to_learn_from(model: PreTrainedModel, vocabulary: Vocabulary, role: str) -> Head:
-    """Return the head of a model whose predictions another one learns from.
+    """Return the head of a model that another model learns from.
 
-    Raises `InputError`, which names the model by its `role`, if it has fewer rows than its tokenizer has ids, or does
-    more to its logits than its head does.
+    Raises `InputError`, which calls the model `role`, if it has fewer rows than its tokenizer has ids, or changes its
+    logits after the head.
     """
     head = Head(model)
     if not head.in_chunks:
@@ -163,7 +163,7 @@ def head_to_learn_from(model: PreTrainedModel, vocabulary: Vocabulary, role: str
 def capped_logits(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None
 ) -> torch.Tensor:
-    """Return the logits that a head computes from states of its dtype, without a graph.
+    """Return the logits of a head for states of its dtype, without gradients.
 
     Returns logits (..., rows), float32, or float64 for float64 states; capped as in Gemma: cap * tanh(logits / cap).
 

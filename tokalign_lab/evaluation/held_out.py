@@ -1,9 +1,9 @@
 """P@1 on held-out shared tokens: whether an alignment finds partners that it was not given.
 
-Tokens that both vocabularies have are a lexicon with known answers. Hold out a tenth of them (they are not used as
-pivots or anchors and not copied), align, and count how often the best candidate of a held-out token is its partner, in
-both directions. This needs no model (except for recipes that use one) and distinguishes good vectors from bad ones in
-seconds. Bilingual lexicon induction is evaluated the same way (Conneau et al. 2018, section 3.1).
+Shared tokens are a lexicon with known answers. A tenth of them is held out (not used as pivots or anchors and not
+copied). Then P@1 is the share of held-out tokens whose best candidate is their partner, in both directions. It needs no
+model (except for recipes that use one) and distinguishes good vectors from bad ones in seconds. Bilingual lexicon
+induction is evaluated in the same way (Conneau et al. 2018, section 3.1).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
 @dataclass(frozen=True)
 class HiddenTokens:
-    """The held-out tokens, and the rank of each among the candidates of its partner.
+    """The held-out tokens, and the rank of each partner among the candidates.
 
     Attributes
     ----------
     target_ids, source_ids
         int64 (n,), partners, in order of the target id.
     target_ranks
-        int64 (n,): rank of the source token among the candidates of the target token, from 1; 0 below the ten best.
+        int64 (n,): rank of the source token among the candidates of the target token, from 1; 0 if not in the top ten.
     source_ranks
         The same in the other direction.
     """
@@ -57,11 +57,11 @@ class HiddenTokens:
 
 @dataclass(frozen=True)
 class HeldOutPrecision:
-    """Share of held-out shared tokens whose partner is the best, or among the ten best, of the candidates.
+    """Share of held-out shared tokens whose partner is the best candidate, or among the ten best.
 
-    `p_at_1` and `p_at_10` are of the direction target to source, over `n` held-out tokens; `chance` is the P@1 of
-    guessing among the source tokens that have a vector. `intervals` has both shares in both directions with 95 %
-    bounds, by measure and direction; `hidden` has the tokens.
+    `p_at_1` and `p_at_10` are for the direction target to source, over `n` held-out tokens; `chance` is the P@1 of
+    guessing among the source tokens that have a vector. `intervals` has both shares with 95 % bounds, by measure and
+    direction; `hidden` has the held-out tokens.
     """
 
     p_at_1: float
@@ -86,7 +86,7 @@ def held_out_precision(
     model: PreTrainedModel | None = None,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
-    """Hold out shared tokens, align by `recipe`, and count how many find their partner.
+    """Hold out shared tokens, align by `recipe`, and measure the share that finds its partner.
 
     Raises `InputError` if the recipe does not rank candidates, or no shared token is frequent enough to be held out.
 
@@ -95,12 +95,12 @@ def held_out_precision(
     pair
         The text in both tokenizations.
     recipe
-        One that compares vectors, such as "anchored" or "tokalign". GloVe vectors come from the cache if `align` has
-        made them, since they do not depend on what is held out.
+        One that compares vectors, such as "anchored" or "tokalign". GloVe vectors are read from the cache if `align`
+        has trained them, since they do not depend on the held-out tokens.
     seed
-        Seed of the draw of held-out tokens, of the recipe and of the bootstrap.
+        Seed of the choice of held-out tokens, of the recipe and of the bootstrap.
     max_tokens
-        Largest number of tokens to hold out; at most `SHARE` of the eligible ones are.
+        Maximum number of tokens to hold out, besides the limit of `SHARE` of the eligible ones.
     overlap
         How shared tokens are found, "bytes" or "raw"; "bytes" gives all recipes the same tokens.
     model
@@ -140,7 +140,7 @@ def held_out_precision(
 def _ranks(
     space: Space, asking: NDArray[np.int64], partners: NDArray[np.int64], is_control: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Rank of each query token's partner among its ten candidates, from 1; 0 if it is not among them."""
+    """Return the rank of each query token's partner among its ten candidates, from 1; 0 if it is not among them."""
     order = np.argsort(asking)
     found = find_candidates(space, asking[order], is_control)
     place = order[np.searchsorted(asking[order], found.target_ids)]
@@ -151,7 +151,7 @@ def _ranks(
 
 
 def _hide(pair: TokenizedPair, shared: SharedTokens, max_tokens: int, seed: int) -> SharedTokens:
-    """Draw tokens to hold out among those with one partner that are frequent enough on both sides."""
+    """Sample tokens to hold out from those with one partner that are frequent enough on both sides."""
     source_counts = pair.source_corpus.counts(pair.source.size)[shared.source_ids]
     target_counts = pair.target_corpus.counts(pair.target.size)[shared.target_ids]
     _, place, times = np.unique(shared.source_ids, return_inverse=True, return_counts=True)

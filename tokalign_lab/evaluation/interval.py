@@ -1,10 +1,10 @@
 """A measured share or mean with n and its bootstrap interval.
 
-Draw the n units (documents, tokens) with replacement, take the mean, 1,000 times; the middle 95 % of those means is the
-interval (percentile method, Efron 1979). A draw is a multinomial vector of how often each unit was taken, so all draws
-are one matrix product. For a share among n independent tokens the number of hits in a draw is binomial.
+The n units (documents, tokens) are resampled with replacement 1,000 times; the interval is the middle 95 % of the means
+(percentile bootstrap, Efron 1979). A resample is a multinomial vector of counts, so all of them are one matrix product.
+For a share of n independent tokens, the number of hits in a resample is binomial.
 
-The interval shows what another sample of this size would give, not another kind of text. It has no width if all units
+The interval shows the spread over samples of this size, not over other kinds of text. Its width is 0 if all units
 agree.
 """
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_BLOCK_NUMBERS = 1 << 24  # 128 MB of draws at a time
+_BLOCK_NUMBERS = 1 << 24  # 128 MB of resampling counts at a time
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, the bounds of its 95 % bootstrap interval, and its number of units or tokens."""
+    """A mean, the bounds of its 95 % bootstrap interval, and n, the number of units or tokens."""
 
     mean: float
     low: float
@@ -39,13 +39,13 @@ class Interval:
 
 
 def of_mean(values: NDArray[Any], seed: int = 0) -> Interval:
-    """Mean of one value per unit, float (n,), n >= 1."""
+    """Return the mean of one value per unit, float (n,), n >= 1, with its interval."""
     values = np.asarray(values, np.float64)
     return of_ratio(values[:, None], np.ones((len(values), 1)), seed)[0]
 
 
 def of_share(hits: int, n: int, seed: int = 0) -> Interval:
-    """Share of n >= 1 independent tokens that are hits."""
+    """Return the share of n >= 1 independent tokens that are hits, with its interval."""
     share = hits / n
     low, high = _middle(np.random.default_rng(seed).binomial(n, share, RESAMPLES) / n)
     return Interval(share, float(low), float(high), n)
@@ -54,14 +54,13 @@ def of_share(hits: int, n: int, seed: int = 0) -> Interval:
 def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interval]:
     """Bootstrap `sum(hits) / sum(of)` over units, for several groups together.
 
-    Tokens of one document are drawn together, as they would be in another sample. Returns one interval per group; n is
+    Units are whole documents, because tokens of one document are not independent. Returns one interval per group; n is
     `sum(of)`.
 
     Parameters
     ----------
-    hits, of : float (units, groups): what each unit adds to numerator and denominator; `sum(of)` is positive in each
-        group
-    seed : seed of the draws
+    hits, of : float (units, groups): the unit's part of numerator and denominator; `sum(of)` is positive in each group
+    seed : seed of the resampling
     """
     hits, of = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     units = len(hits)
@@ -70,7 +69,7 @@ def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interv
     block = max(1, _BLOCK_NUMBERS // units)
     for first in range(0, RESAMPLES, block):
         times = rng.multinomial(units, np.full(units, 1 / units), min(block, RESAMPLES - first)).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # a draw may miss a small group altogether
+        with np.errstate(invalid="ignore"):  # a resample may miss a small group
             drawn.append((times @ hits) / (times @ of))
     low, high = _middle(np.concatenate(drawn))
     totals = of.sum(axis=0)

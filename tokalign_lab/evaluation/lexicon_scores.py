@@ -1,17 +1,17 @@
 """Scores of a lexicon: how well it maps a text from one tokenization to the other.
 
-Take held-out text in both tokenizations. Map its target ids to source ids by the lexicon (each to its best source) and
-compare with the source's own ids of the same text; and the other way round with the reverse lexicon.
+The target ids of held-out text are mapped to source ids by the lexicon (each to its best source) and compared with the
+source ids of the same text; and vice versa with the reverse lexicon.
 
 - **BLEU-1** (TokAlign section 3.2; `eval_matrix.py`): clipped unigram precision times brevity penalty per document,
-  plain mean. It measures whether the same tokens come out.
+  unweighted mean. It measures how many tokens are the same.
 - **Sentence score**: cosine of the sentence embeddings of both id sequences, decoded by the same tokenizer. The papers
-  call it BERTScore; it is not the token-matching score of Zhang et al. 2020. It measures whether the meaning is kept.
+  call it BERTScore; it is not the token-matching score of Zhang et al. 2020. It measures how similar the meaning is.
 - **BERTScore** (`encoder.bert_score`): the score of Zhang et al., over the tokens of the same two texts.
 
-A row without a partner token (mean, random) counts as lost. Both papers report that the first two correlate with the
+A row without a source token (mean, random) counts as lost. Both papers report that the first two correlate with the
 first training loss (r2 about 0.93 to 0.95). Each is a mean over documents with n and a bootstrap interval
-(`interval`). The packaged encoder reads English only (`encoder`).
+(`interval`). The packaged encoder was trained on English only (`encoder`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 FEWEST_TOKENS = 10  # in both tokenizations, as upstream; shorter documents are left out
-MOST_SENTENCES = 200  # embedding is slow; the mean of 200 cosines is known to about 0.01
+MOST_SENTENCES = 200  # embedding is slow; the mean of 200 cosines is accurate to about 0.01
 _BATCH = 32  # documents whose token vectors are in memory at a time
 
 
@@ -48,15 +48,16 @@ class LexiconScores:
     sentence_score, bert_score
         By direction: mean cosine of sentence embeddings, and mean F1 of BERTScore, -1 to 1; None without an encoder.
     coverage_types, coverage_text
-        By origin: share of the target vocabulary's tokens without holes, and of the held-out text's; each sums to 1.
+        By origin: share of the target vocabulary without holes, and of the held-out text's tokens; each sums to 1.
     hubs
-        Of the target tokens that vectors aligned: `most_chosen`, the share of the three most chosen source tokens, and
-        `distinct`, the number of different source tokens over the number of aligned tokens. None if none is aligned.
+        For the target tokens that were aligned by vectors: `most_chosen`, the share of them on the three most frequent
+        source tokens, and `distinct`, the number of distinct source tokens over that of aligned tokens. None if no
+        token was aligned.
     documents, sentences
         Numbers of documents for BLEU-1, and for sentence score and BERTScore.
     intervals
         The same means with n and 95 % bounds: "bleu1", "sentence_score", "bert_precision", "bert_recall" and
-        "bert_score" by direction, over documents; "coverage_text" by origin, over tokens drawn by whole documents.
+        "bert_score" by direction, over documents; "coverage_text" by origin, over tokens, with documents resampled.
     encoder
         Name of the encoder.
     """
@@ -73,11 +74,11 @@ class LexiconScores:
     encoder: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without what was not measured."""
+        """Return plain JSON values, without scores that were not measured."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def means(self) -> dict[str, Any]:
-        """Return the part for a model card: scores by direction, and what they were measured on."""
+        """Return the part for a model card: scores by direction, number of documents and sentences, encoder."""
         kept = ("bleu1", "sentence_score", "bert_score", "documents", "sentences", "encoder")
         return {name: value for name, value in self.to_dict().items() if name in kept}
 
@@ -103,7 +104,7 @@ def score_lexicon(
     encoder
         Catalogue name, folder or hub id of a sentence-transformers model; None leaves out sentence score and BERTScore.
     max_documents
-        Largest number of documents, spread evenly over the text; 200 of them are read by the encoder.
+        Maximum number of documents, spread evenly over the text; the encoder reads at most 200 of them.
     seed
         Seed of the bootstrap.
     progress
@@ -142,7 +143,7 @@ def document_scores(
     max_documents: int = 1000,
     progress: Progress = silent,
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Score single documents, the same ones for every lexicon of a pair.
+    """Score documents one by one; they are the same for every lexicon of a pair.
 
     Returns float64 (documents,) by measure (as in `LexiconScores.intervals`), then by direction. Raises `InputError` as
     `score_lexicon`.
@@ -152,7 +153,7 @@ def document_scores(
     lexicon, held_out, max_documents, progress
         As for `score_lexicon`.
     reader
-        For the sentence score and BERTScore, which are left out without it.
+        Encoder for sentence score and BERTScore; None leaves them out.
     """
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus
@@ -178,7 +179,7 @@ def document_scores(
 
 
 def long_enough(held_out: TokenizedPair) -> NDArray[np.bool_]:
-    """Return which documents can be scored, bool (documents,).
+    """Return a mask of the documents that are long enough to be scored, bool (documents,).
 
     Raises `InputError` if none has 10 tokens in both tokenizations.
     """
@@ -207,10 +208,10 @@ def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
 
 
 def coverage(lexicon: Lexicon, target: Corpus) -> tuple[dict[str, float], dict[str, Interval]]:
-    """Share of target tokens by the origin of their row: of the vocabulary without holes, and of a text.
+    """Return the share of target tokens by origin of their row: of the vocabulary without holes, and of a text.
 
-    Origins that do not occur are left out; each dictionary sums to 1. The text's shares have intervals over documents;
-    a text without tokens has none.
+    Origins that do not occur are left out; each dictionary sums to 1. The shares of the text have intervals over
+    documents; they are empty for a text without tokens.
     """
     origins = lexicon.table["origin"].to_numpy(dtype=str)
     names, place = np.unique(origins, return_inverse=True)
@@ -225,7 +226,7 @@ def coverage(lexicon: Lexicon, target: Corpus) -> tuple[dict[str, float], dict[s
 
 
 def hubs(lexicon: Lexicon) -> dict[str, float] | None:
-    """Return how evenly aligned target tokens spread over source tokens; None if none is aligned."""
+    """Return `LexiconScores.hubs` of a lexicon."""
     chosen = lexicon.source_of()[lexicon.table["origin"].to_numpy(dtype=str) == "aligned"]
     if not len(chosen):
         return None
@@ -249,7 +250,10 @@ def read_both(
     documents: NDArray[np.int64],
     progress: Progress,
 ) -> dict[str, NDArray[np.float64]]:
-    """Compute sentence score and BERTScore of each document: mapped against wanted ids, decoded by `vocabulary`."""
+    """Compute sentence score and BERTScore of each document: mapped ids against `wanted`, decoded by `vocabulary`.
+
+    Returns float64 (documents,) by measure.
+    """
     rows = np.empty((len(documents), 4))
     by_length = np.argsort([len(wanted[i]) for i in documents], kind="stable")  # a batch is padded to its longest text
     for first in range(0, len(documents), _BATCH):

@@ -1,8 +1,9 @@
 """Findings about the choice of partners: hubs, small margins, one-sided choices, choices across scripts.
 
 A hub is a source token that is close to everything, and so becomes the best partner of unrelated tokens. TokAlign's
-published matrices show both ends. In Pythia -> LLaMA3 three source tokens take 52.7 % of 86,209 targets, and 3,144 of
-50,254 source tokens are used; in Pythia -> Qwen2 28,867 are used for 111,237 targets. The bounds are between the two.
+published matrices are examples of both extremes. In Pythia -> LLaMA3, 52.7 % of 86,209 targets have one of three source
+tokens, and 3,144 of 50,254 source tokens are used; in Pythia -> Qwen2, 28,867 are used for 111,237 targets. The bounds
+are between the two.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from tokalign_lab.evaluation.finding import NO_SCRIPT, Case, Finding, first_ids,
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 FEWEST_ALIGNED = 100
-"""Fewer aligned tokens than this give no reliable shares."""
+"""Minimum number of aligned tokens for reliable shares."""
 TOP_THREE_WARN, TOP_THREE_POOR = 0.13, 0.26
 """Share of the three most chosen sources: a quarter and a half of the 52.7 % of Pythia -> LLaMA3."""
 VARIETY_WARN, VARIETY_POOR = 0.29, 0.125
-"""Different sources over those possible: half of the 0.574 of Pythia -> Qwen2, twice the 0.063 of Pythia -> LLaMA3."""
+"""Distinct over possible sources: half of the 0.574 of Pythia -> Qwen2, and twice the 0.063 of Pythia -> LLaMA3."""
 SMALL_MARGIN = 0.01
 """Share of the median score: a margin that another seed, or slightly more text, would reverse. Our choice."""
 MARGINS_WARN = 0.5
@@ -28,7 +29,7 @@ MUTUAL_WARN = 0.1
 NEIGHBOURS_WARN = 0.2
 """On that text anchored reaches 0.69, upstream's relative representations 0.25, two unaligned GloVe spaces 0.10."""
 CROWD = 10
-"""Number of targets with the same row that counts as a crowd: each gets a tenth of the row's probability."""
+"""Minimum number of targets with the same row that are reported: each gets a tenth of the row's probability."""
 CROWDED_WARN, CROWDED_POOR = 0.01, 0.1
 SCRIPTS_WARN = 0.1
 _SAMPLE = 2000
@@ -36,7 +37,7 @@ _ALIGN_AGAIN = "align with more text, or with a recipe that uses CSLS (anchored,
 
 
 def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | None) -> list[Finding]:
-    """Return all findings of this module; `vectors` are of source and target, in one space."""
+    """Return all findings of this module; `vectors` of source and target are in one space."""
     found = [hubs(case), margins(case), mutual(case), crowds(case), scripts(case)]
     if vectors is not None:
         found.append(vector_neighbours(case, *vectors))
@@ -44,7 +45,7 @@ def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | No
 
 
 def hubs(case: Case) -> Finding:
-    """Check how evenly aligned targets spread over sources."""
+    """Check how evenly aligned targets are distributed over source tokens."""
     chosen = case.source_of[case.aligned]
     n = len(chosen)
     if n < FEWEST_ALIGNED:
@@ -98,9 +99,9 @@ def margins(case: Case) -> Finding | None:
 
 
 def mutual(case: Case) -> Finding | None:
-    """Check whether aligned partners choose each other; None if the reverse was not aligned separately.
+    """Check whether aligned partners choose each other; None for imported lexicons, or too few tokens.
 
-    A source token that is shared is taken already; only the others can choose back.
+    Only source tokens that are not shared are checked, because shared ones have their partner already.
     """
     if case.lexicon.provenance["recipe"] == "imported":
         return None
@@ -123,7 +124,7 @@ def mutual(case: Case) -> Finding | None:
 
 
 def crowds(case: Case) -> Finding:
-    """Check for rows that many targets copy, so that they share the probability of one source token."""
+    """Check for source rows that many targets copy, so that these share the probability of one token."""
     table, prefix = case.lexicon.table, "output_" if case.lexicon.has_output else ""
     made = zip(table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list(), strict=True)
     row = np.array([s[0] if len(s) == 1 and w[0] > 0.99 else -1 for s, w in made], np.int64)
@@ -144,7 +145,7 @@ def crowds(case: Case) -> Finding:
 
 
 def scripts(case: Case) -> Finding | None:
-    """Check for partners across scripts where the source has tokens of the target's script; None for too few tokens."""
+    """Check for partners in another script although the source has tokens in the target's; None for too few tokens."""
     ours, theirs = case.scripts[case.aligned], case.source_scripts[case.source_of[case.aligned]]
     both = np.isin(ours, case.scripts_of_source) & ~np.isin(ours, NO_SCRIPT) & ~np.isin(theirs, NO_SCRIPT)
     n = int(both.sum())
@@ -165,7 +166,7 @@ def scripts(case: Case) -> Finding | None:
 
 
 def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) -> Finding:
-    """Check how many tokens' vectors are each other's nearest by cosine, over a sample of the target tokens.
+    """Check how many target tokens of a sample and their nearest source tokens are each other's nearest, by cosine.
 
     Raises `InputError` if the vectors are not of these tokenizers, or there are none.
     """

@@ -16,7 +16,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class MeasuredMove:
-    """One run on one slice of its held-out text; the last four are bits per byte, None if not measured.
+    """One run on one slice of its held-out text; the last four attributes are bits per byte, None if not measured.
 
     Attributes
     ----------
@@ -57,10 +57,10 @@ class ExpectedLoss:
     Attributes
     ----------
     low, high : smallest and largest factor; 1.2 means 20 % more bits per byte
-    basis : which runs: of this pair or of other pairs, on this slice or on other slices
+    basis : the kind of runs: of this pair or of other pairs, on this slice or on other slices
     this_pair : whether the pair itself was measured
-    n : number of figures; a range of one figure shows nothing about its error
-    tokens : fewest and most tokens read in recovery
+    n : number of measurements; with one, nothing is known about its error
+    tokens : minimum and maximum of the tokens read in recovery
     runs : the runs, with their pages
     """
 
@@ -75,7 +75,7 @@ class ExpectedLoss:
 
 @cache
 def all_moves() -> tuple[MeasuredMove, ...]:
-    """Read the measurements that come with the package."""
+    """Read the measurements that ship with the package."""
     lines = (files("tokalign_lab") / "data" / "measured_moves.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(MeasuredMove(**json.loads(line)) for line in lines)
 
@@ -92,7 +92,7 @@ def expected_loss(
     ----------
     source, target : names of the model and of the tokenizer; only equal names are the same pair
     slice : slice of the text
-    recovered : after recovery, or right after the swap
+    recovered : whether the loss is after recovery, or right after the swap
     moves : `all_moves` by default
     """
     losses = [

@@ -1,16 +1,16 @@
-"""Scores of some target tokens: what a filter, or a selection, does to a text.
+"""Scores of a set of target tokens, such as a filter or a selection.
 
 The scores of a lexicon are means over documents (`lexicon_scores`). Here a set of target tokens is scored in two ways,
-both from target to source, the direction that a model's rows come from:
+both from target to source, the direction of a model's rows:
 
 - at the tokens themselves: **match**, the clipped precision of BLEU-1 at the positions of these tokens (`breakdown`);
-  n counts uses of the tokens. **p_at_1**: share of those that were held out from the recipe and found their partner; n
-  counts held-out tokens. It judges the recipe's vectors, so no edit changes it.
+  n counts their occurrences. **p_at_1**: share of the held-out ones that found their partner; n counts held-out tokens.
+  It measures the recipe's vectors, so edits do not change it.
 - in the documents that contain at least one of them: **bleu1**, **sentence_score**, **bert_score**, means over these
   documents; n counts documents.
 
-Given the lexicon before some edits, both are scored on the same documents. The change is the mean of the documents' own
-changes, with its own interval. The documents with the lowest BLEU-1 are returned with both token sequences.
+With the lexicon before some edits, both lexicons are scored on the same documents. The change is the mean difference
+over documents, with an interval. The documents with the lowest BLEU-1 are returned with both token sequences.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class PartScores:
 
     Attributes
     ----------
-    parts : by part and measure; a measure without tokens or documents is left out
+    parts : scores by part and measure; a measure without tokens or documents is left out
     before, changes : the same for the lexicon before the edits, and the changes; empty without that lexicon
-    documents : by part, the documents with the lowest BLEU-1, worst first: `document` (number), `name`, `slice`,
+    documents : by part, the documents with the lowest BLEU-1, worst first: `document` (index), `name`, `slice`,
         `bleu1`, and `original` and `mapped`, the first source tokens as labels ("" for a lost token)
     """
 
@@ -60,7 +60,7 @@ class PartScores:
 
 @dataclass
 class _Measured:
-    """Values of one lexicon, or the differences of two: of each use of a token, and by measure of documents."""
+    """Values of one lexicon, or differences of two: for each token of the text, and by measure for documents."""
 
     credit: NDArray[np.float64]
     by_document: dict[str, tuple[Ids, NDArray[np.float64]]]
@@ -80,15 +80,15 @@ def score_parts(
     seed: int = 0,
     progress: Progress = silent,
 ) -> PartScores:
-    """Score parts of a lexicon on held-out text.
+    """Score sets of target tokens on held-out text.
 
     Raises `InputError` as `score_lexicon`.
 
     Parameters
     ----------
     lexicon, held_out, encoder, seed, progress : as for `score_lexicon`
-    parts : by name, target ids, int64 (n,); None for all tokens
-    before : the lexicon before the edits, to compare with
+    parts : name -> target ids, int64 (n,); None for all tokens
+    before : the lexicon before the edits, for comparison
     hidden : from `held_out_precision`, for P@1; None leaves it out
     """
     lexicon.check(held_out.source, held_out.target)
@@ -177,7 +177,7 @@ def _intervals(
 
 
 def _worst(measured: _Measured, lexicon: Lexicon, held_out: TokenizedPair, documents: Ids) -> list[dict[str, Any]]:
-    """Describe the documents of the lowest BLEU-1."""
+    """Describe the documents with the lowest BLEU-1."""
     at, values = measured.by_document["bleu1"]
     scores = values[np.searchsorted(at, documents)]
     mapping, label = lexicon.source_of(), held_out.source.label

@@ -1,10 +1,10 @@
-"""Findings about the sources of rows: partners, pieces, none; another token's row; padding, zero, untrained rows.
+"""Findings about the sources of rows: partner, pieces or none; another token's row; padding, zero, untrained rows.
 
-A source row is untrained if the tokenizer never produces its token. Such rows are close together, where weight decay
-and the softmax pushed them. So rows that are known to be unused (padding; bytes that are never in UTF-8) show where,
-and any token as close to them is untrained too (after Land and Bartolo 2024, "Fishing for Magikarp", section 3; like
-them, this compares output rows if input and output are untied). In Gemma 3 270M the bytes C0, C1 and F5 to FF are
-within 0.018 of each other, and half of all tokens are more than 1.2 away.
+A source row is untrained if the tokenizer never produces its token. Weight decay and the softmax move all such rows to
+one region. Rows that are known to be unused (padding; bytes that are never in UTF-8) show this region, and any token
+that is as close to it is untrained too (after Land and Bartolo 2024, "Fishing for Magikarp", section 3; like them, this
+compares output rows if input and output are untied). In Gemma 3 270M the bytes C0, C1 and F5 to FF are within 0.018 of
+each other, and half of all tokens are more than 1.2 away.
 """
 
 from __future__ import annotations
@@ -26,22 +26,26 @@ if TYPE_CHECKING:
 COVERAGE_WARN = 0.8
 """Share of the vocabulary with a partner that TokAlign++ reports at 100M tokens of text."""
 NOTHING_WARN, NOTHING_POOR = 0.01, 0.05
-"""Share of the text on mean or random rows. At about 13 %, mean rows cost 0.5 bits per byte more than pieces and random
-rows 2.2 (docs/results/demo.md); at 1.5 %, 0.03 and 0.08 (another text, same model)."""
+"""Share of the text's tokens with mean or random rows. At about 13 %, mean rows cost 0.5 bits per byte more than pieces
+and random rows 2.2 (docs/results/demo.md); at 1.5 %, 0.03 and 0.08 (another text, same model)."""
 NOTHING_OF_VOCABULARY_WARN, NOTHING_OF_VOCABULARY_POOR = 0.05, 0.5
-"""The same if no text is known."""
+"""Share of the vocabulary, used if no text is known."""
 ASTRAY_WARN, ASTRAY_POOR = NOTHING_WARN, NOTHING_POOR
-"""A shared token with another token's row is no better than a random row: the same bounds."""
+"""The same bounds: a shared token with another token's row is no better than one with a random row."""
 USELESS_POOR = 0.01
-"""Share of the text on padding, zero or untrained rows; upstream's shipped matrices hit padding in 6 and 1 tokens."""
+"""Share of the text's tokens built from padding, zero or untrained rows; upstream's matrices map 6 and 1 tokens to
+padding."""
 AS_CLOSE = 3.0
-"""An untrained row is at most this many times as far out as the median unused row ..."""
+"""The distance of an untrained row from the centre of the unused rows is at most this multiple of their median ..."""
 FAR = 0.25
-"""... and nearer than this share of the median distance of all rows."""
+"""... and this share of the median distance of all rows."""
 
 
 def row_findings(case: Case, model: PreTrainedModel | None) -> list[Finding]:
-    """Return all findings of this module; those about trained rows need the source model."""
+    """Return all findings of this module; those about zero and untrained rows need the source model.
+
+    Raises `InputError` if the model has fewer rows than the source tokenizer has ids.
+    """
     found = [coverage(case), nothing(case), astray(case)]
     if model is None:
         return [*found, padding(case, case.source.size)]
@@ -55,7 +59,7 @@ def row_findings(case: Case, model: PreTrainedModel | None) -> list[Finding]:
 
 
 def coverage(case: Case) -> Finding:
-    """Check how much of vocabulary and text has a partner, and how much has pieces."""
+    """Check which share of vocabulary and text has a partner, and which is built from pieces."""
     pieces = case.is_token & ~case.with_partner & ~case.without_evidence
     values = {
         "partner": case.share(case.with_partner),
@@ -74,7 +78,7 @@ def coverage(case: Case) -> Finding:
 
 
 def nothing(case: Case) -> Finding:
-    """Check for rows that hold no information about their token: mean, random, or a source row at random."""
+    """Check for rows without information about their token: the mean, a random row, or a random source row."""
     bounds = (NOTHING_WARN, NOTHING_POOR)
     if not case.has_text:
         bounds = (NOTHING_OF_VOCABULARY_WARN, NOTHING_OF_VOCABULARY_POOR)
@@ -90,9 +94,9 @@ def nothing(case: Case) -> Finding:
 
 
 def astray(case: Case) -> Finding:
-    """Check for tokens that the source has too, byte for byte, but whose row comes from another token.
+    """Check for shared tokens, by bytes, whose row is from another token.
 
-    Edits by the user are not reported. Bytes are compared, so any of several source tokens with the same bytes will do.
+    Edits by the user are not reported. Any source token with the same bytes is accepted.
     """
     shared = shared_tokens(case.source, case.target, by="bytes")
     chosen = case.source_of[shared.target_ids]
@@ -118,7 +122,7 @@ def astray(case: Case) -> Finding:
 
 
 def padding(case: Case, rows: int) -> Finding:
-    """Check for rows built from ids without a token: beyond the tokenizer, or holes in it."""
+    """Check for rows built from source ids without a token: beyond the tokenizer, or holes."""
     real = np.zeros(max(rows, case.source.size) + 1, bool)
     real[: case.source.size] = ~case.source.is_hole
     return _made_of(case, "padding rows", ~real, "ids that no source token has")
@@ -163,7 +167,7 @@ def untrained_rows(source: Vocabulary, matrix: torch.Tensor) -> NDArray[np.bool_
 
 
 def _made_of(case: Case, name: str, useless: NDArray[np.bool_], what: str) -> Finding:
-    """Find targets with at least half of their weight on useless source rows; ids beyond `useless` count as useless."""
+    """Check for targets with at least half of their weight on useless source rows; ids beyond the mask are useless."""
     table = case.lexicon.table
     counts = np.array([len(ids) for ids in table["sources"]])
     empty = np.zeros(0)

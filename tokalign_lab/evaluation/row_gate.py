@@ -1,14 +1,14 @@
 """Row safety: whether the new rows of a converted model behave like trained rows on held-out text.
 
-A mean over a text hides single bad rows. Three faults are checked for in the new rows; the rows that were copied (or
-all rows, where it is not known which are new) are the reference.
+A mean over a text hides single bad rows. The new rows are checked for three faults. The reference are the copied rows,
+or all rows if the new ones are unknown.
 
 - **Length**: a row of the input embedding or the head is far longer or shorter than the reference's median.
-- **Wrong predictions**: a token has the highest logit in many contexts in which the text continues differently, and
-  the text hardly uses it.
-- **Breaker tokens**: the row's logit is high in every context. Of each row the mean logit over the contexts is taken,
-  relative to the mean of each context, as a robust z-score: distance to the reference's median in units of its median
-  absolute deviation, scaled to a standard deviation.
+- **Wrong predictions**: a token has the highest logit in many contexts that the text continues differently, and is
+  rare in the text.
+- **Breaker tokens**: the row's logit is high in every context. For each row, the logit minus the mean of its context is
+  averaged over the contexts. The robust z-score of this average is its distance to the reference's median, divided by
+  the median absolute deviation (scaled to a standard deviation).
 
 The bounds are our choice; SmolLM2-135M's own rows stay below them on the default text (tests/test_row_gate.py).
 """
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 CONTEXTS = 10_000
 FAR = 10.0
-"""A row this many times as long, or as short, as the median is far off."""
+"""Maximum ratio of a row's length to the median, or of the median to the length."""
 WRONG_SHARE, WRONG_TIMES = 0.01, 10
-"""Share of contexts in which a token may be predicted wrongly, and how many times as often as the text uses it."""
+"""Maximum wrong predictions of a token: a share of the contexts, and a multiple of its occurrences in the text."""
 FEW = 3
-"""Added to the uses, so that a token missing from a short text is not reported by chance."""
+"""Added to the occurrences, so that a token missing from a short text is not reported by chance."""
 OUTLIER = 12.0
-"""Robust z-score of a breaker token. The largest of SmolLM2-135M is 7.2 (the line end, at 3,898 contexts)."""
-_BLOCK = 256  # contexts whose logits are held at a time
+"""Minimum robust z-score of a breaker token. SmolLM2-135M's largest is 7.2 (the line end, at 3,898 contexts)."""
+_BLOCK = 256  # contexts whose logits are in memory at a time
 _EXAMPLES = 5
 _CALIBRATE = "calibrate the output (`rearrange --calibrate`)"
 
@@ -52,7 +52,7 @@ def row_gate(
     new_ids: NDArray[np.integer[Any]] | None = None,
     contexts: int = CONTEXTS,
 ) -> list[Finding]:
-    """Examine new rows.
+    """Check new rows for the three faults of this module.
 
     Returns the findings "lengths of new rows", "wrong predictions" and "breaker tokens"; severity "ok" or "warn".
     Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
@@ -64,7 +64,7 @@ def row_gate(
     vocabulary : its tokenizer
     documents : held-out text
     new_ids : int (n,), ids of the new rows; all text tokens by default
-    contexts : about how many tokens of the text are predicted
+    contexts : approximate number of tokens of the text that are predicted
     """
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text
@@ -121,7 +121,7 @@ def row_gate(
 def _predict(
     model: PreTrainedModel, states: torch.Tensor, following: torch.Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return for each row its mean logit relative to the context's mean, and the number of wrong predictions."""
+    """Return for each row its mean logit minus the context's mean, and its number of wrong predictions."""
     with evaluation_mode(model), torch.inference_mode():
         head = Head(model)
         weight = head.module.weight
@@ -136,7 +136,7 @@ def _predict(
 
 
 def _length_ratio(model: PreTrainedModel, reference: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return each row's length over the reference's median, of input embedding or head: the one further from 1."""
+    """Return each row's length over the reference's median, of input embedding or head, whichever is further from 1."""
     ratios = []
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         lengths = module.weight.detach().float().norm(dim=1).double().cpu().numpy()[: len(reference)]

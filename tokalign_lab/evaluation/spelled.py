@@ -1,7 +1,7 @@
-"""How many bytes of a text the tokens of a tokenizer do not spell.
+"""Count the bytes of a text that its tokens do not spell.
 
-A tokenizer without byte fallback reads unknown characters as one unknown token, a normalizer may drop spaces or case,
-WordPiece drops line ends. The model never predicts dropped text, so a measure per byte of text has to count it
+A tokenizer without byte fallback encodes unknown characters as an unknown token, a normalizer may drop spaces or case,
+and WordPiece drops line ends. The model does not predict dropped text, so a measure per byte has to count it
 (docs/decisions/0015).
 """
 
@@ -16,9 +16,9 @@ from tokalign_lab.vocabulary import Vocabulary
 def unspelled_bytes(vocabulary: Vocabulary, text: str, ids: Iterable[int]) -> int:
     """Count the UTF-8 bytes of a text that its tokens do not spell.
 
-    0 if the tokens spell the text, with or without a dummy space at either end. Else the tokens are compared with the
-    text at their offsets: bytes between the common beginning and the common end count, and so does text that no token
-    covers. One space next to a token that begins a word (WordPiece) or ends one (`</w>`) belongs to it.
+    0 if the tokens spell the text, with or without a dummy space at one end. Otherwise the tokens are compared with the
+    text at their offsets. Counted are the bytes between the common prefix and the common suffix, and text that no token
+    covers. One space next to a token that begins a word (WordPiece) or ends one (`</w>`) belongs to the token.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def _groups(vocabulary: Vocabulary, text: str) -> Iterator[tuple[int, int, list[
 
 
 def _differing(wanted: bytes, spelled: bytes) -> int:
-    """Count the bytes of `wanted` between its common beginning and its common end with `spelled`."""
+    """Count the bytes of `wanted` between the common prefix and the common suffix with `spelled`."""
     if wanted == spelled or b" " + wanted == spelled:
         return 0
     shorter = min(len(wanted), len(spelled))

@@ -1,8 +1,9 @@
 """Time of one generation step, with the model's head and with a head of another size.
 
-A step is the body with one new token and its cache, then the head. The body does not depend on the vocabulary, so it is
-timed once; the other head is a matrix of the new size with copies of the model's rows. Sampling and the tokenizer are
-not included. Body and both heads are timed alternately, so that other load on the machine affects all three equally.
+A step is the body, with one new token and a cache, then the head. The body does not depend on the vocabulary, so the
+same time is used for both; the other head is a matrix of the new size with copies of the model's rows. Sampling and the
+tokenizer are not included. Body and both heads are timed alternately, so that other load on the machine affects all
+three equally.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class StepTime:
     body, source_head, target_head : medians of the parts
     source, target : first quartile, median and third quartile of body and head together
     steps : number of timed steps
-    device, dtype : of the model
+    device, dtype : device and dtype of the model
     """
 
     body: float
@@ -55,7 +56,7 @@ def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
     ----------
     model : a causal language model in evaluation mode
     rows : rows of the other head: ids of the target tokenizer
-    steps : number of timed steps, at least 2, after three to warm up
+    steps : number of timed steps, at least 2, after three steps of warm-up
     """
     old = model.get_output_embeddings().weight
     new = old[torch.arange(rows, device=old.device) % len(old)]

@@ -2,16 +2,16 @@
 
 TokAlign and TokAlign++ report ARC-Easy, BoolQ, HellaSwag, OpenBookQA, PIQA and WinoGrande, 0- and 5-shot, with the
 harness's default prompts. Prompts, few-shot layout, answers and metrics are the harness's own: its task files are used
-unchanged but read the catalogue's validation sets, so no hub is needed. Only the log-likelihoods come from `Scorer`,
-which computes logits in blocks: the harness would hold all of them, which is gigabytes for a 5-shot batch over 262k
-tokens. Questions with the same prompt and answer except for the last token (yes and no) are read once.
+unchanged, but with the catalogue's validation sets, so no hub is needed. Only the log-likelihoods are from `Scorer`,
+which computes logits in chunks: the harness would store all of them, gigabytes for a 5-shot batch over 262k tokens.
+Questions with the same prompt and answer except for the last token (yes and no) are read once.
 
-`acc` takes the answer with the largest log-likelihood, `acc_norm` divides it by the answer's characters first. The mean
-over tasks is that of `acc`: the papers' figures (OpenBookQA at 21 %, HellaSwag at 36 % for Pythia-1B) are `acc`.
+`acc` chooses the answer with the largest log-likelihood; `acc_norm` divides it by the answer's characters first. The
+mean over tasks is of `acc`, like the papers' figures (OpenBookQA at 21 %, HellaSwag at 36 % for Pythia-1B).
 
-Two differences from the papers, because only validation sets are available: few-shot examples are drawn from the
+Two differences from the papers, because only validation sets are available: few-shot examples are sampled from the
 validation set (never the scored question; the harness uses the training set), and BoolQ's passages lack the title of
-SuperGLUE's copy. In BoolQ always answering yes is right 62 % of the time.
+SuperGLUE's copy. In BoolQ, always answering yes is right for 62 % of the questions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HARNESS_FILES = {
 PAPER_TASKS = tuple(_HARNESS_FILES)
 """The six tasks, by their names in the catalogue."""
 SHOTS = (0, 5)
-_FEW_SHOT_SEED = 1234  # the harness's own default
+_FEW_SHOT_SEED = 1234  # the harness's default
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
@@ -83,11 +83,11 @@ class TaskScores:
     rows: tuple[TaskScore, ...]
 
     def mean(self, shots: int) -> float:
-        """Unweighted mean of `acc` over the tasks, as in the papers' tables."""
+        """Return the unweighted mean of `acc` over the tasks, as in the papers' tables."""
         return float(np.mean([row.acc for row in self.rows if row.shots == shots]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: "rows", and "mean" by number of shots."""
+        """Return plain JSON values: "rows", and "mean" by number of shots."""
         shots = dict.fromkeys(row.shots for row in self.rows)
         return {"rows": [asdict(row) for row in self.rows], "mean": {str(n): self.mean(n) for n in shots}}
 
@@ -117,25 +117,25 @@ def score_tasks(
     seed: int = 0,
     progress: Progress = silent,
 ) -> TaskScores:
-    """Score a model.
+    """Score a model in tasks.
 
     Raises `InputError` for an unknown task, an invalid number, a model with fewer rows than its tokenizer has ids, task
-    files that cannot be fetched, or a missing harness.
+    files that cannot be fetched, or if the harness is not installed.
 
     Parameters
     ----------
     model
         A causal language model that reads `vocabulary`.
     vocabulary
-        Its tokenizer, which decides whether a prompt begins with bos, as in the harness.
+        Its tokenizer; it decides whether a prompt begins with bos, as in the harness.
     tasks
         Names in the catalogue, or "papers" for all six.
     shots
         Numbers of examples in the prompt.
     limit
-        Questions per task, drawn by `seed`, the same for every model; all by default.
+        Questions per task, sampled by `seed`, the same for every model; all by default.
     seed
-        Seed of that draw.
+        Seed of that sample.
     progress
         Called with the share of inputs scored.
     """
@@ -178,7 +178,7 @@ def _load_tasks(files: dict[str, Path], work: Path) -> dict[str, Any]:
                 "cache_dir": str(cache_folder() / "datasets"),
             },
             "training_split": None,
-            # If these two are the same, the harness leaves the scored question out of the examples.
+            # If these two are the same, the harness excludes the scored question from the examples.
             "test_split": "validation",
             "fewshot_split": "validation",
         }
@@ -197,7 +197,7 @@ def _score_one(reader: Any, name: str, task: Any, shots: int, limit: int | None,
     n_all = len(task.eval_docs)
     samples = None
     if limit is not None and limit < n_all:
-        # in order: the harness walks through the questions and counts
+        # sorted, because the harness iterates over the questions and counts
         samples = {name: sorted(np.random.default_rng(seed).permutation(n_all)[:limit].tolist())}
     outcome = evaluate(reader, {"tasks": {name: task}}, samples=samples)
     result, questions = outcome["results"][name], outcome["samples"][name]

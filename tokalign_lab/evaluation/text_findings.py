@@ -1,12 +1,12 @@
 """Findings about the text and both tokenizers: whether there is enough text, and whether both split it in the same way.
 
-Rows of shared tokens are copied and need no text. All other tokens are aligned by co-occurrence. A token that the text
-uses fewer than five times gets no vector (`vectors`, as in the papers' scripts), so its row is built from its pieces or
-holds no information, whatever the recipe. A script that is missing from the text affects a whole language.
+Rows of shared tokens are copied and need no text. All other tokens are aligned by co-occurrence. A token that occurs
+fewer than five times in the text gets no vector (`vectors`, as in the papers' scripts), so its row is built from pieces
+or has no information about it, whatever the recipe. A script that is missing from the text affects a whole language.
 
 The findings about the two tokenizers show where they split text differently. Shared tokens then occur in unfamiliar
-sequences, for example where one tokenizer splits digits and the other does not. In our measurements most of the loss
-after a good alignment is of this kind, and no lexicon removes it.
+sequences, for example if one tokenizer splits digits and the other does not. In our measurements, this causes most of
+the loss after a good alignment, and no lexicon removes it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vocabulary import Vocabulary
 
 ENOUGH_USES = AnchoredSettings.min_count
-"""Uses that give a token a vector; docs/results/growth.md has the number of such tokens by amount of text."""
+"""Minimum occurrences for a vector; docs/results/growth.md has the number of such tokens by amount of text."""
 RARE_WARN = 0.5
-"""Share of the tokens that are not shared. Our choice: smollm2-135m -> sp32k has 92 % rare ones at 0.3 MB of the
-default text, 76 % at 2 MB and 50 % at all of it (15 MB)."""
+"""Share of rare tokens among those that are not shared. Our choice: smollm2-135m -> sp32k has 92 % at 0.3 MB of the
+default text, 76 % at 2 MB and 50 % at all 15 MB."""
 ABSENT_WARN = 0.1
-"""Share of the tokens that are not shared in scripts that the text lacks. Our choice."""
+"""Share of tokens in scripts that the text lacks, among those that are not shared. Our choice."""
 
 NUMBER = "1234567890"
 INDENT = "x\n        y"
 GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = NOTHING_WARN, NOTHING_OF_VOCABULARY_WARN
-"""Share in scripts that the source lacks: as for rows that hold no information."""
+"""Share in scripts that the source lacks: the same bounds as for rows without information."""
 _TUNE = "no lexicon changes this: include such text in the tuning text"
 
 
@@ -40,7 +40,7 @@ def text_findings(case: Case) -> list[Finding]:
 
 
 def amount(case: Case) -> Finding:
-    """Check how many of the tokens that depend on the text are used often enough."""
+    """Check how many of the tokens that depend on the text occur often enough in it."""
     needing, rare = case.needing, case.needing & (case.counts < ENOUGH_USES)
     n, n_rare, unseen = int(needing.sum()), int(rare.sum()), int((needing & (case.counts == 0)).sum())
     n_bytes = case.lexicon.provenance.get("text_bytes", 0)
@@ -81,7 +81,7 @@ def pair_findings(case: Case) -> list[Finding]:
 
 
 def digits(case: Case) -> Finding:
-    """Check whether both tokenizers split a number in the same way."""
+    """Check whether both tokenizers split a number into equally many tokens."""
     ours, theirs = _pieces(case.target, NUMBER), _pieces(case.source, NUMBER)
     return case.about(
         case.scripts == "digits",
@@ -95,7 +95,7 @@ def digits(case: Case) -> Finding:
 
 
 def whitespace(case: Case) -> Finding:
-    """Check whether both tokenizers split indentation in the same way, and the target's runs of white space."""
+    """Check whether both tokenizers split an indented line into equally many tokens; count runs of white space."""
     ours, theirs = _pieces(case.target, INDENT), _pieces(case.source, INDENT)
     spelled = [token or b"" for token in case.target.token_bytes]
     runs = case.is_token & np.array([len(token) > 1 and not token.strip(b" \t\r\n") for token in spelled])
@@ -113,7 +113,7 @@ def whitespace(case: Case) -> Finding:
 
 
 def fragments(case: Case) -> Finding:
-    """Check target tokens that are parts of characters."""
+    """Check for target tokens that are parts of characters and have a row without information."""
     broken = (case.scripts == "bytes") & case.is_token
     alone = broken & case.without_evidence
     n, without = int(broken.sum()), int(alone.sum())
@@ -130,7 +130,7 @@ def fragments(case: Case) -> Finding:
 
 
 def special_tokens(case: Case) -> Finding:
-    """Check whether special tokens have a source: those with a role, and those of the chat template."""
+    """Check whether special tokens with a role, and those in the chat template, have a source."""
     special = case.target.is_control & case.is_token
     unmatched = special & ~case.with_partner
     roles = [role for role in ROLES if role in case.target.roles and unmatched[case.target.roles[role]]]
@@ -151,7 +151,7 @@ def special_tokens(case: Case) -> Finding:
 
 
 def script_gap(case: Case) -> Finding:
-    """Check for target tokens in scripts of which the source has hardly any token."""
+    """Check for target tokens in scripts in which the source has fewer than `FEWEST_OF_SCRIPT` tokens."""
     lacking = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *case.scripts_of_source))
     scripts, listed = case.by_script(lacking)
     return case.about(

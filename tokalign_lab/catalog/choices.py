@@ -1,6 +1,7 @@
-"""Models and tokenizers to choose from: where each comes from, and whether it is on this machine.
+"""Models and tokenizers to choose from, their origin, and whether they are on this machine.
 
-The catalogue's assets, the hub's cache, and folders that the caller names. Nothing is loaded and no network is used.
+They are the catalogue's assets, those in the hub's cache, and those in folders that the caller names. Nothing is loaded
+and the network is not used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MOST_IN_A_FOLDER = 200
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that `load_vocabulary` takes by name.
+    """A model or tokenizer that `load_vocabulary` loads by name.
 
     Attributes
     ----------
@@ -41,13 +42,13 @@ class Choice:
 
 
 def choices(folders: Sequence[Path | str] = ()) -> list[Choice]:
-    """Return all choices: packaged, then in the hub's cache, then in these folders and in `model` one level below."""
+    """Return all choices: packaged, in the hub's cache, in these folders, and in their subfolders named `model`."""
     found = [_packaged(asset) for asset in assets() if asset.kind in ("model", "tokenizer")]
     return [*found, *_hub_cached(), *_in_folders(folders)]
 
 
 def where_from(name: str) -> Choice:
-    """Return the choice that a typed name means; an unknown name is taken for a hub id."""
+    """Return the choice for a typed name; an unknown name is assumed to be a hub id."""
     if is_known(name):
         return _packaged(find(name))
     path = Path(name).expanduser()

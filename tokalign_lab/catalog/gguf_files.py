@@ -1,8 +1,8 @@
-"""GGUF files (llama.cpp's format) as Hugging Face folders.
+"""Convert GGUF files (llama.cpp's format) to Hugging Face folders.
 
-transformers reads a GGUF by converting its 4- or 8-bit blocks to float32, which takes a minute at every load, and it
-refuses to save what it read. So the converted weights are saved once, as bfloat16 safetensors, with the tokenizer and
-the special token ids.
+transformers converts the quantised blocks of a GGUF to float32 at every load, which takes a minute, and refuses to save
+such a model. So the converted weights are saved once, as bfloat16 safetensors, with the tokenizer and the special token
+ids.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def convert(path: Path, folder: Path) -> None:
     tokenizer = read_tokenizer(path)
     with plain_read_errors(lambda reason: f"The model in {path} cannot be read: {reason}."):
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-    # The tensors are no longer quantised; save_pretrained refuses while these three attributes say so.
+    # The tensors are no longer quantised; save_pretrained refuses as long as these three attributes mark them so.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):

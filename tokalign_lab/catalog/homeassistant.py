@@ -23,7 +23,7 @@ LANGUAGES = {
     "tr": "tr", "vi": "vi", "pt": "pt", "it": "it", "uk": "uk",
 }  # fmt: skip
 _MEMBER = re.compile(r"homeassistant/components/([^/]+)/translations/([^/]+)\.json")
-_LEAST_BYTES = 20  # shorter strings are labels, not running text
+_LEAST_BYTES = 20  # shorter strings are labels, not sentences
 _HELD_OUT_ONE_IN = 20
 
 
@@ -54,7 +54,7 @@ def documents(wheel: Path, progress: Progress = silent) -> list[dict[str, str]]:
 
 
 def is_held_out(component: str) -> bool:
-    """Whether a component belongs to the fixed twentieth that is held out."""
+    """Whether a component is held out: a fixed twentieth of them, by hash."""
     return int(hashlib.sha256(f"held out: {component}".encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
 
 

@@ -1,8 +1,8 @@
-"""A name -> a file or folder: catalogue, path or hub. The interface of the catalogue for all other modules.
+"""Resolve a name to a file or folder; the interface of the catalogue for all other modules.
 
-A name of the catalogue is that asset (fetched and converted on first use, after one log line with size and licence);
-else an existing path is that file or folder; else `org/name` is a hub id; else the error offers the closest names. Code
-from the hub is never run (`trust_remote_code=False`).
+A name of the catalogue means that asset (fetched and converted on first use, after one log line with size and licence).
+Any other name is a path if it exists, or a hub id if it has the form `org/name`; otherwise the error offers the closest
+names. Code from the hub is never run (`trust_remote_code=False`).
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger("tokalign_lab")
-# transformers imports its parts on first use, and of two concurrent threads one can find a part half imported.
+# transformers imports its modules on first use, and of two concurrent threads one can find a module half imported.
 _loading = threading.RLock()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def cached_path(name: str) -> Path | None:
-    """Return where a catalogue asset is in the cache, or None if it was not fetched yet."""
+    """Return the path of a catalogue asset in the cache, or None if it was not fetched yet.
+
+    Raises `InputError` if the catalogue has no such name.
+    """
     asset = find(name)
     path = _folder_of(asset) / asset.member
     return path if path.exists() else None
 
 
 def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
-    """Fetch and convert a catalogue asset where it is not in the cache; return its path.
+    """Fetch and convert a catalogue asset if it is not in the cache; return its path.
 
     Returns a folder for models, tokenizers, encoders and `tasks`; a JSONL file for texts and single tasks.
 
@@ -58,12 +61,12 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
     ----------
     name : a name of the catalogue
     progress : called while it is fetched and converted
-    whole : check every byte of what is in the cache; see `files.damage`
+    whole : check every byte in the cache; see `files.damage`
 
     Raises
     ------
     InputError
-        Unknown name, no network, wrong hash, full disk, no pip; the cache is left as it was.
+        Unknown name, no network, wrong hash, full disk, no pip; the cache is then unchanged.
     """
     from tokalign_lab.catalog import convert, fetch
 
@@ -88,10 +91,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     ----------
     name : str
         A name of the catalogue; a folder in Hugging Face's layout; a `tokenizer.json`; a SentencePiece `.model` (or
-        a tiktoken file of that name, as Llama 3's is); a `.tiktoken` file; a `.gguf` file; or a hub id `org/name`. A
-        tiktoken file has no pattern to split words: that of GPT-2, Qwen or o200k is used if the file's name contains
-        gpt2/r50k/p50k/multilingual, qwen or o200k, else that of cl100k. Files without roles get them by the usual
-        names (`<s>`, `</s>`, `<|endoftext|>`, `[PAD]`, ...).
+        a tiktoken file with that suffix, such as Llama 3's); a `.tiktoken` file; a `.gguf` file; or a hub id
+        `org/name`. A tiktoken file has no pattern to split words: that of GPT-2, Qwen or o200k is used if the file's
+        name contains gpt2/r50k/p50k/multilingual, qwen or o200k, else that of cl100k. In a file without roles, special
+        tokens are found by their usual names (`<s>`, `</s>`, `<|endoftext|>`, `[PAD]`, ...).
     """
     with _loading:
         folder = tokenizer_folder(name)
@@ -117,7 +120,7 @@ def tokenizer_folder(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
-ADAPTER = "adapter_config.json"  # where PEFT is installed, transformers loads the base model that this file names
+ADAPTER = "adapter_config.json"  # if PEFT is installed, transformers loads the base model that this file names
 
 
 def adapter_error(place: Path | str) -> InputError:
@@ -155,7 +158,7 @@ def model_folder(name: str) -> Path | str:
 
 
 def encoder_folder(name: str = "minilm") -> str:
-    """Return a path or hub id that `SentenceTransformer` reads."""
+    """Return a path or hub id that `SentenceTransformer` reads. Raises `InputError` if there is no such encoder."""
     if is_known(name):
         return str(_catalogue_folder(name, "encoder"))
     path = Path(name).expanduser()
@@ -170,9 +173,9 @@ def _catalogue_folder(name: str, kind: str) -> Path:
 
 
 def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
-    """Return an asset's folder from the cache; one without checksums, of an earlier version, gets them now."""
+    """Return an asset's folder from the cache; a folder of an earlier version, without checksums, gets them now."""
     if folder.is_dir() and not (folder / CHECKSUMS).exists():
-        with suppress(DiskError):  # a shared cache may be read only
+        with suppress(DiskError):  # a shared cache may be read-only
             seal(folder)
         return folder
     return cached_folder(folder, make, whole)
@@ -196,7 +199,7 @@ def _hub_id(name: str, what: str) -> str:
 
 
 def file_of(source: str, file_name: str) -> Path | None:
-    """Return a file of a folder or hub id, which is fetched if needed; None if there is none."""
+    """Return a file of a folder or hub id, fetched if needed; None if there is none."""
     from transformers.utils import cached_file
 
     kinds = ("gated_repo", "missing_entries", "connection_errors")
@@ -205,18 +208,18 @@ def file_of(source: str, file_name: str) -> Path | None:
 
 
 def _from_folder(source: str) -> PreTrainedTokenizerBase:
-    """Load from a folder in Hugging Face's layout or from the hub."""
+    """Load a tokenizer from a folder in Hugging Face's layout, or from the hub."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     file = Path(source) / "tokenizer.json"
     with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        if not tokenizer.chat_template:  # only a class for images reads this file
+        if not tokenizer.chat_template:  # only processors of multimodal models read this file
             of_processor = file_of(source, "chat_template.json")
             if of_processor is not None:
                 tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
     if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file.is_file():  # it may build another
-        with suppress(Exception):  # a file that only the class can read is no reason to refuse the folder
+        with suppress(Exception):  # the folder is usable even if only the class can read the file
             if not same_ids(tokenizer, PreTrainedTokenizerFast(tokenizer_file=str(file))):
                 _log.warning(
                     "%s: transformers reads this folder as a %s, which cuts text unlike its tokenizer.json; to use "
@@ -261,7 +264,7 @@ def _from_json(path: Path) -> PreTrainedTokenizerBase:
 
 
 def _from_model(path: Path) -> PreTrainedTokenizerBase:
-    # Llama 3's tokenizer.model is a tiktoken file: lines of base64 and a number, where SentencePiece is binary.
+    # Llama 3's tokenizer.model is a tiktoken file: lines of base64 and a number. SentencePiece files are binary.
     with open(path, "rb") as file:
         if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", file.read(200)):
             return _from_tiktoken(path)

@@ -1,19 +1,19 @@
-"""A SentencePiece model as a Hugging Face fast tokenizer that gives the sentencepiece library's ids.
+"""Convert a SentencePiece model to a Hugging Face fast tokenizer that gives the ids of the sentencepiece library.
 
 transformers has a converter, but it orders merges by id instead of by score, which splits runs of spaces (so nearly all
-code) differently; it strips all white space where the library strips spaces; it adds the dummy space again after each
-user-defined symbol; and it finds control symbols in a text.
+code) differently; it strips all white space, but the library only spaces; it adds a dummy space after each user-defined
+symbol too; and it finds control symbols in a text.
 
-What the library does to a text, in order, and what does it here:
+The steps of the library, in order, and the function that implements each here:
 
 1. The character map replaces characters, except in user-defined symbols (`_mapped`).
-2. Spaces at the ends and in runs are removed, a dummy space is added, spaces become `▁` (`_normalizer`).
-3. BPE splits off user-defined symbols, longest first (`_longest_of`). They are not added tokens here, because those
-   are found before step 2, or are normalized themselves. To Unigram they are pieces with a high score.
-4. BPE or Unigram splits what is between them. Control, unknown and byte pieces are never found in a text, but fast
-   tokenizers find some of them, so their strings are split where the library splits them (`_control_cuts`).
+2. Spaces at the ends and repeated spaces are removed, a dummy space is added, spaces become `▁` (`_normalizer`).
+3. BPE splits off user-defined symbols, longest first (`_longest_of`). They cannot be added tokens here, because those
+   are found before step 2, or are normalized themselves. For Unigram they are pieces with a high score.
+4. BPE or Unigram splits the text between them. The library never finds control, unknown and byte pieces in a text, but
+   fast tokenizers find some of them, so their strings are split where the library splits them (`_control_cuts`).
 
-The result is compared with the library on adversarial texts. A model that differs is refused.
+The result is compared with the library on adversarial texts. A model with different ids is refused.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _SYMBOLS_PROBED = 20
 
 
 def sentencepiece_tokenizer(path: Path) -> Tokenizer:
-    """Build a fast tokenizer from a SentencePiece BPE or Unigram `.model` that encodes as sentencepiece does.
+    """Build a fast tokenizer from a SentencePiece BPE or Unigram `.model`, with the same ids as sentencepiece.
 
     Raises `InputError` if the file is not a SentencePiece model, is damaged, is of a type other than BPE and Unigram,
-    or has options with which no fast tokenizer gives the same ids.
+    or has options for which the fast tokenizer gives other ids.
     """
     from sentencepiece import SentencePieceProcessor
 
@@ -132,7 +132,7 @@ def _model(proto: Any, has_symbols: bool) -> Any:
     if proto.trainer_spec.model_type == _UNIGRAM:
         return models.Unigram([(piece.piece, piece.score) for piece in proto.pieces], unk, fallback)
     vocab = {piece.piece: index for index, piece in enumerate(proto.pieces)}
-    # sentencepiece merges the adjacent pair with the highest score first, whatever its id; sorting is stable
+    # sentencepiece merges the adjacent pair with the highest score first, regardless of ids; sorting is stable
     merged = sorted((piece for piece in proto.pieces if piece.type == NORMAL), key=lambda piece: -piece.score)
     return models.BPE(
         vocab=vocab,
@@ -140,7 +140,7 @@ def _model(proto: Any, has_symbols: bool) -> Any:
         unk_token=proto.pieces[unk].piece,
         fuse_unk=True,
         byte_fallback=fallback,
-        ignore_merges=has_symbols,  # a symbol is split off whole, and no merges make it
+        ignore_merges=has_symbols,  # a symbol is split off as a whole, and no merges produce it
     )
 
 
@@ -164,10 +164,10 @@ def _normalizer(proto: Any, symbols: Sequence[str]) -> Any:
 
 
 def _mapped(characters: bytes, symbols: Sequence[str]) -> list[Any]:
-    """Apply the character map as the library does, to all but the symbols.
+    """Return normalizers that apply the character map as the library does, except to the symbols.
 
-    `Precompiled` maps a grapheme of several characters by its shortest prefix, or not at all. Composing characters
-    first, and splitting line ends of two characters, leaves no such grapheme that the library's maps contain.
+    `Precompiled` maps a grapheme of several characters by its shortest prefix, or not at all. After composing
+    characters and splitting line ends of two characters, no such grapheme of the library's maps is left.
     """
     from tokenizers import normalizers
 
@@ -183,7 +183,7 @@ def _mapped(characters: bytes, symbols: Sequence[str]) -> list[Any]:
 
 
 def _longest_of(strings: Iterable[str]) -> str:
-    """Build a regular expression that matches the longest of some strings, from a tree of their characters."""
+    """Build a regular expression that matches the longest of some strings, from a trie."""
     tree: dict[str, Any] = {}
     for string in strings:
         node = tree
@@ -205,7 +205,7 @@ def _literal(text: str) -> str:
 
 
 def _control_cuts(proto: Any, library: Any) -> Any:
-    """Split the strings of control, unknown and byte pieces before the last piece of the library's encoding."""
+    """Return a pre-tokenizer that splits strings of control, unknown and byte pieces where the library does."""
     from tokenizers import Regex, pre_tokenizers
 
     cuts = []
@@ -229,5 +229,5 @@ def _probes(proto: Any) -> Iterator[str]:
 
 
 def _equally_likely(proto: Any, ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether two Unigram splits are a tie: the library adds scores in single precision and may choose another."""
+    """Whether two Unigram splits are a tie: the library adds scores in float32 and may choose another one."""
     return proto.trainer_spec.model_type == _UNIGRAM and sorted(ours) == sorted(theirs)

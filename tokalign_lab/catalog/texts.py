@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def udhr_documents() -> Iterator[dict[str, str]]:
-    """Yield the declaration, one document per language, all for training.
+    """Yield the declaration, one document per language, all in the train part.
 
     The keys are text, name, group, slice (language code) and split, as in every text of the catalogue.
     """

@@ -1,6 +1,6 @@
-"""tiktoken ranks as a Hugging Face fast tokenizer, and roles for tokenizer files that carry none.
+"""Convert tiktoken ranks to a Hugging Face fast tokenizer, and guess roles for tokenizer files without them.
 
-transformers has a converter, but it cannot place control tokens before the ranks, as Mistral's Tekken does. The tests
+transformers has a converter, but it cannot put control tokens before the ranks, as Mistral's Tekken does. The tests
 compare this one with the tiktoken library, id by id.
 """
 
@@ -36,15 +36,16 @@ PATTERNS: dict[str, str] = {
         ]
     ),
 }
-"""How text is split into words before merging; a tiktoken file does not contain it."""
+"""Regular expressions that split text into words before merging; a tiktoken file does not contain its own."""
 
 _PATTERN_OF_NAME = dict.fromkeys(("gpt2", "r50k", "p50k", "multilingual"), "gpt2") | {"qwen": "qwen", "o200k": "o200k"}
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """Read a tiktoken file: a line is a token in base64, a space and its rank.
+    """Read a tiktoken file; each line has a token in base64, a space and its rank.
 
-    Raises `InputError` if the file is not of that form, or its ranks are not those of a vocabulary.
+    Raises `InputError` if the file has another form, two tokens have one rank, a rank is negative or much too high, or
+    one of the 256 single bytes has none.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -73,7 +74,7 @@ def pattern_for(path: Path) -> str:
 
 
 def merges_of(tokens: Iterable[T], ids: Mapping[T, int]) -> list[tuple[T, T]]:
-    """Return the pairs of known tokens that make each token, sorted by token and, for one token, by ids."""
+    """Return the pairs of known tokens that make up each token, in the order of `tokens`, for one token by ids."""
     merges: list[tuple[T, T]] = []
     for token in tokens:
         halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
@@ -85,9 +86,7 @@ def merges_of(tokens: Iterable[T], ids: Mapping[T, int]) -> list[tuple[T, T]]:
 def byte_level_tokenizer(
     ranks: Mapping[bytes, int], pattern: str, specials: Mapping[str, int], offset: int = 0
 ) -> Tokenizer:
-    """Build a byte-level BPE from tiktoken ranks.
-
-    The result encodes as tiktoken does.
+    """Build a byte-level BPE from tiktoken ranks, with the same ids as tiktoken.
 
     Parameters
     ----------
@@ -134,7 +133,7 @@ CONVENTIONAL_ROLES: dict[str, tuple[str, ...]] = {
     "unk": ("<unk>", "[UNK]"),
     "pad": ("<pad>", "[PAD]", "<|finetune_right_pad_id|>"),
 }
-"""Names of special tokens in a tokenizer file without roles, best first."""
+"""Usual names of special tokens by role, best first, for tokenizer files without roles."""
 
 
 def roles_by_convention(tokenizer: Tokenizer) -> Roles:

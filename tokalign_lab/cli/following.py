@@ -1,4 +1,4 @@
-"""How commands report a run: its progress, and its summary."""
+"""Report a run in a command: its progress and its summary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tokalign_lab.runs.schema import DAMAGED
 
 
 def ended_badly(result: dict[str, Any]) -> bool:
-    """Whether a followed run has ended without finishing; the exit code is then 1."""
+    """Whether a run has ended without finishing; the exit code is then 1."""
     return result["state"] in RESUMABLE
 
 
 def follow(folder: RunFolder, detach: bool) -> Any:
-    """Wait for a run with a progress bar, unless `detach`; Ctrl-C ends the waiting and not the run.
+    """Wait for a run with a progress bar, unless `detach`; Ctrl-C stops waiting, not the run.
 
-    Raises `InputError` with the run's own sentence if it failed because of bad input.
+    Raises `InputError` with the run's message if it failed because of bad input.
     """
     if not detach:
         try:
@@ -42,7 +42,7 @@ def follow(folder: RunFolder, detach: bool) -> Any:
 
 
 def summary(folder: RunFolder) -> Any:
-    """Return state, loss and bits per byte of a run, and how to print them."""
+    """Return state, loss and bits per byte of a run, and a function that prints them."""
     info, steps, evaluations = folder.reconcile(), folder.curve(), folder.curve("evaluation")
     result = {
         "run": str(folder.path),
@@ -61,7 +61,7 @@ def summary(folder: RunFolder) -> Any:
 
 
 def _recovery(folder: RunFolder) -> dict[str, Any]:
-    """Return what a tuning run reports about its losses, coverage and forgetting: the last event of each kind."""
+    """Return a tuning run's losses, coverage, answered probes and kept step, from the last event of each kind."""
     last = {event.get("kind"): event for event in folder.events()[0]}
     coverage, source = last.get("coverage", {}), last.get("source", {})
     found = {

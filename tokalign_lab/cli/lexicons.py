@@ -132,7 +132,7 @@ def align(
 
 
 def _as_aligned(given: Mapping[str, Any]) -> ScoreSettings:
-    """Split the text as the alignment of the lexicon did, unless options change it."""
+    """Use the split of the lexicon's alignment, unless options change it."""
     from tokalign_lab.alignment.lexicon import Lexicon
 
     return ScoreSettings.from_dict(Lexicon.load(Path(given["lexicon"])).provenance.get("split", {}) | dict(given))

@@ -1,4 +1,4 @@
-"""Commands that make models of lexicons, and that measure models."""
+"""Commands that make models from lexicons, and that measure models."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def evaluate(
 
 
 def _show_tasks(models: list[dict[str, Any]]) -> None:
-    """Print a line per task and a column per model: acc with its standard error, and acc_norm if there is one."""
+    """Print a row per task and a column per model: acc with its standard error, and acc_norm if it is reported."""
     lines = []
     for place, row in enumerate(models[0]["rows"]):
         line: dict[str, Any] = {key: row[key] for key in ("task", "shots", "n", "guess")}

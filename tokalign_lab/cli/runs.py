@@ -1,4 +1,4 @@
-"""Commands about runs, yours and the recorded ones."""
+"""Commands for the user's runs and for recorded runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def runs_list(
     ] = False,
 ) -> Any:
     """List the runs, newest first."""
-    from tokalign_lab.runs.gallery import recorded_runs  # brings the lexicon along, which takes a second
+    from tokalign_lab.runs.gallery import recorded_runs  # imports the lexicon, which takes a second
 
     found = recorded_runs() if recorded else list_runs(root)
     keys = ("name", "kind", "state", "pid", "created", "ended", "error")
@@ -137,7 +137,7 @@ def runs_again(
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
-    """Read `steps=400` and its like; a value is JSON (400, 1e-4, true), else text."""
+    """Read settings such as `steps=400`; a value is JSON (400, 1e-4, true), else text."""
     settings = {}
     for one in given:
         name, equals, value = one.partition("=")

@@ -1,4 +1,4 @@
-"""Commands for the whole: demo, notebooks, report, app, doctor."""
+"""Commands that are not about one stage: demo, notebooks, report, app, doctor."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tokalign_lab.files import cache_folder
 
 
 def _is_cached() -> bool:
-    """Whether numba can cache; if its default folders are not writable, set `numba.config.CACHE_DIR` for the process."""
+    """Whether numba can cache; if its default folders are not writable, set `numba.config.CACHE_DIR` for all code."""
     for folder in (numba.config.CACHE_DIR, str(cache_folder() / "numba")):
         numba.config.CACHE_DIR = folder
         try:

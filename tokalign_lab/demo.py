@@ -104,14 +104,14 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress = 
         model_rows += _measure_untuned(model, source, pair, alignments, measured, seed, report)
     with clock.stage("calibrate", 0.6) as report:
         best = alignments["anchored"].lexicon
-        moved = rearrange(model, best, source, target, seed=seed)
+        converted = rearrange(model, best, source, target, seed=seed)
         passages = excerpts(train, CALIBRATE_BYTES, seed=seed)
-        calibration = calibrate(moved, target, passages, progress=report, source=(model, source))
-        row = bits_per_byte(moved, target, measured).to_dict()
+        calibration = calibrate(converted, target, passages, progress=report, source=(model, source))
+        row = bits_per_byte(converted, target, measured).to_dict()
         model_rows.append(_model_row("rearranged by anchored, calibrated", row))
         card = {"model": SOURCE, "lexicon": best.provenance, "calibration": calibration.to_dict()}
-        save_model(moved, target, out / "rearranged", card=card, source=source)
-    del model, moved
+        save_model(converted, target, out / "rearranged", card=card, source=source)
+    del model, converted
     with clock.stage("tune", 0.97) as report:
         model_rows += _tune(out, train, measured, size, seed, report)
     found = overlap(source, target)
@@ -168,8 +168,8 @@ def _measure_untuned(
     rows = [_model_row("source, own tokenizer", bits_per_byte(model, source, measured).to_dict())]
     for number, (name, lexicon) in enumerate(lexicons.items()):
         progress(number / len(lexicons), name)
-        moved = rearrange(model, lexicon, source, pair.target, seed=seed)
-        rows.append(_model_row(name, bits_per_byte(moved, pair.target, measured).to_dict()))
+        converted = rearrange(model, lexicon, source, pair.target, seed=seed)
+        rows.append(_model_row(name, bits_per_byte(converted, pair.target, measured).to_dict()))
     return rows
 
 

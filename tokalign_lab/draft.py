@@ -62,7 +62,7 @@ def measure_draft(
         (out / UNFINISHED).touch()
         lexicon.save(out / "lexicon.parquet")
         for name, calibrate in (("moved", None), ("calibrated", settings.text)):
-            moving = RearrangeSettings(
+            rearranging = RearrangeSettings(
                 model=settings.model,
                 lexicon=str(out / "lexicon.parquet"),
                 calibrate=calibrate,
@@ -70,7 +70,7 @@ def measure_draft(
                 special_tokens="target",
                 seed=settings.seed,
             )
-            pipeline.rearrange(moving, out / name, part(progress, 0.3, 0.4))
+            pipeline.rearrange(rearranging, out / name, part(progress, 0.3, 0.4))
         given = {name: str(out / name) for name in ("moved", "calibrated")} | given
         if small_rows != rows:  # with equal rows, transformers assumes equal tokenizers
             given = {"own tokenizer": settings.model} | given

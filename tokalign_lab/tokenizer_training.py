@@ -192,17 +192,17 @@ def _reachable(
     while True:
         added: list[str] = list(new)
         followed: list[tuple[str, str]] = []
-        there = {*old, *new}
+        known = {*old, *new}
         for left, right in merges:
             token = left + right
             if len(added) >= add:
                 break
-            if not {left, right} <= there or token in dropped:
+            if not {left, right} <= known or token in dropped:
                 continue
             followed.append((left, right))
-            if token not in there:
+            if token not in known:
                 added.append(token)
-                there.add(token)
+                known.add(token)
         made = _bpe({**model, "ignore_merges": False, "dropout": None}, old, added, followed)
         missed = {token for token in added if [one.value for one in made.tokenize(token)] != [token]}
         if not missed:

@@ -170,9 +170,9 @@ class Vocabulary:
         if spelled is None:
             return None
         if self._table.spelling == other._table.spelling:
-            alike = self.id_of_raw(other.raw_token(token_id))
-            if alike is not None and self.token_bytes[alike] == spelled:
-                return alike
+            same = self.id_of_raw(other.raw_token(token_id))
+            if same is not None and self.token_bytes[same] == spelled:
+                return same
         return self.id_of_bytes(spelled)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:

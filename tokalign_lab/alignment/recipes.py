@@ -174,16 +174,16 @@ def _search(
     space: Space, rows: LexiconRows, source: Vocabulary, target: Vocabulary, strict: bool
 ) -> tuple[Candidates, NDArray[np.int64]]:
     """Return the candidates of open tokens, and the index of each token's choice, int64 (n,), -1 for none."""
-    asking = open_ids(rows, target)
-    asking = asking[~target.is_control[asking]]
+    queried = open_ids(rows, target)
+    queried = queried[~target.is_control[queried]]
     if not strict:
-        found = find_candidates(space, asking, source.is_control)
+        found = find_candidates(space, queried, source.is_control)
         return found, np.zeros(len(found), np.int64)
     excluded = source.is_control.copy()
     excluded[rows.source_id[rows.source_id >= 0]] = True  # copied rows are used already
     if excluded[space.source.ids].all():
-        return Candidates(asking[:0], np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32)), asking[:0]
-    found = find_candidates(space, asking, excluded, _ASSIGNMENT_CANDIDATES)
+        return Candidates(queried[:0], np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32)), queried[:0]
+    found = find_candidates(space, queried, excluded, _ASSIGNMENT_CANDIDATES)
     return found, assign(found)
 
 

@@ -22,7 +22,7 @@ class Context:
 
     before: str
     token: str
-    behind: str
+    after: str
     document: int
 
 

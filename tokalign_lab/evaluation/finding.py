@@ -124,7 +124,7 @@ class Case:
         return names[times >= FEWEST_OF_SCRIPT]
 
     @cached_property
-    def needing(self) -> NDArray[np.bool_]:
+    def needs_text(self) -> NDArray[np.bool_]:
         """Target tokens that are neither shared nor edited, so that their rows depend on the text."""
         return self.is_token & ~np.isin(self.origin, ("identical", "role", "edited"))
 

@@ -36,7 +36,7 @@ WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
 
 @dataclass(frozen=True)
-class HiddenTokens:
+class HeldOutTokens:
     """The held-out tokens, and the rank of each partner among the candidates.
 
     Attributes
@@ -69,7 +69,7 @@ class HeldOutPrecision:
     n: int
     chance: float
     intervals: dict[str, dict[str, Interval]]
-    hidden: HiddenTokens = field(compare=False, repr=False)
+    hidden: HeldOutTokens = field(compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the tokens."""
@@ -115,7 +115,7 @@ def held_out_precision(
             "anchored or tokalign."
         )
     shared = text_tokens_shared(pair.source, pair.target, overlap)
-    hidden = _hide(pair, shared, max_tokens, seed)
+    hidden = _hold_out(pair, shared, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
     space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model, vectors=vectors), kept)
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
@@ -133,24 +133,24 @@ def held_out_precision(
         n=n,
         chance=1 / len(space.source),
         intervals=intervals,
-        hidden=HiddenTokens(hidden.target_ids, hidden.source_ids, target_ranks, source_ranks),
+        hidden=HeldOutTokens(hidden.target_ids, hidden.source_ids, target_ranks, source_ranks),
     )
 
 
 def _ranks(
-    space: Space, asking: NDArray[np.int64], partners: NDArray[np.int64], is_control: NDArray[np.bool_]
+    space: Space, queried: NDArray[np.int64], partners: NDArray[np.int64], is_control: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Return the rank of each query token's partner among its ten candidates, from 1; 0 if it is not among them."""
-    order = np.argsort(asking)
-    found = find_candidates(space, asking[order], is_control)
-    place = order[np.searchsorted(asking[order], found.target_ids)]
+    order = np.argsort(queried)
+    found = find_candidates(space, queried[order], is_control)
+    place = order[np.searchsorted(queried[order], found.target_ids)]
     hit = found.candidate_ids == partners[place][:, None]
-    ranks = np.zeros(len(asking), np.int64)
+    ranks = np.zeros(len(queried), np.int64)
     ranks[place] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
     return ranks
 
 
-def _hide(pair: TokenizedPair, shared: SharedTokens, max_tokens: int, seed: int) -> SharedTokens:
+def _hold_out(pair: TokenizedPair, shared: SharedTokens, max_tokens: int, seed: int) -> SharedTokens:
     """Sample tokens to hold out from those with one partner that are frequent enough on both sides."""
     source_counts = pair.source_corpus.counts(pair.source.size)[shared.source_ids]
     target_counts = pair.target_corpus.counts(pair.target.size)[shared.target_ids]

@@ -172,8 +172,8 @@ def document_scores(
     if reader is not None:
         sentences = spread(documents, MOST_SENTENCES)
         for number, (name, direction) in enumerate(directions.items()):
-            telling = part(progress, 0.2 + 0.4 * number, 0.6 + 0.4 * number)
-            for measure, values in read_both(reader, *direction, sentences, telling).items():
+            report = part(progress, 0.2 + 0.4 * number, 0.6 + 0.4 * number)
+            for measure, values in score_texts(reader, *direction, sentences, report).items():
                 measured.setdefault(measure, {})[name] = values
     return measured
 
@@ -241,7 +241,7 @@ def spread(documents: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return documents[np.linspace(0, len(documents) - 1, n).round().astype(np.int64)]
 
 
-def read_both(
+def score_texts(
     encoder: Encoder,
     mapping: NDArray[np.int32],
     written: Corpus,

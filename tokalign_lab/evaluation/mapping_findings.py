@@ -28,9 +28,9 @@ MUTUAL_WARN = 0.1
 """On 300 kB of text anchored reaches 0.30, and the dot product of upstream's script 0.03."""
 NEIGHBOURS_WARN = 0.2
 """On that text anchored reaches 0.69, upstream's relative representations 0.25, two unaligned GloVe spaces 0.10."""
-CROWD = 10
+REPEATED = 10
 """Minimum number of targets with the same row that are reported: each gets a tenth of the row's probability."""
-CROWDED_WARN, CROWDED_POOR = 0.01, 0.1
+REPEATED_WARN, REPEATED_POOR = 0.01, 0.1
 SCRIPTS_WARN = 0.1
 _SAMPLE = 2000
 _ALIGN_AGAIN = "align with more text, or with a recipe that uses CSLS (anchored, tokalign++)"
@@ -38,7 +38,7 @@ _ALIGN_AGAIN = "align with more text, or with a recipe that uses CSLS (anchored,
 
 def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | None) -> list[Finding]:
     """Return all findings of this module; `vectors` of source and target are in one space."""
-    found = [hubs(case), margins(case), mutual(case), crowds(case), scripts(case)]
+    found = [hubs(case), margins(case), mutual(case), repeated_rows(case), scripts(case)]
     if vectors is not None:
         found.append(vector_neighbours(case, *vectors))
     return [finding for finding in found if finding is not None]
@@ -123,24 +123,24 @@ def mutual(case: Case) -> Finding | None:
     )
 
 
-def crowds(case: Case) -> Finding:
+def repeated_rows(case: Case) -> Finding:
     """Check for source rows that many targets copy, so that these share the probability of one token."""
     table, prefix = case.lexicon.table, "output_" if case.lexicon.has_output else ""
     made = zip(table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list(), strict=True)
     row = np.array([s[0] if len(s) == 1 and w[0] > 0.99 else -1 for s, w in made], np.int64)
     ids = np.flatnonzero((row >= 0) & case.is_token)
     sources, place, times = np.unique(row[ids], return_inverse=True, return_counts=True)
-    crowded = ids[times[place] >= CROWD] if len(ids) else ids
+    repeated = ids[times[place] >= REPEATED] if len(ids) else ids
     largest = int(times.max(initial=0))
     order = np.argsort(-times, kind="stable")[:5]
     return case.about(
-        crowded,
+        repeated,
         "one source for many",
-        grade(case.share(crowded), CROWDED_WARN, CROWDED_POOR),
-        f"{case.amount(crowded)} copy a row that at least {CROWD} tokens copy; the maximum is {largest:,} tokens.",
+        grade(case.share(repeated), REPEATED_WARN, REPEATED_POOR),
+        f"{case.amount(repeated)} copy a row that at least {REPEATED} tokens copy; the maximum is {largest:,} tokens.",
         "Targets with the same row share its probability: use a recipe that mixes rows (anchored) or align one-to-one.",
-        {"crowded_share": case.share(crowded), "largest": largest},
-        examples=[f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
+        {"crowded_share": case.share(repeated), "largest": largest},
+        examples=[f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= REPEATED],
     )
 
 
@@ -176,17 +176,17 @@ def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) ->
                 f"The {side} vectors are not of the tokenizer '{vocabulary.name}'; give those that were saved with "
                 "this lexicon."
             )
-    asking = np.linspace(0, len(target) - 1, min(len(target), _SAMPLE)).round().astype(np.int64)
-    there = nearest(target.rows[asking], source.rows, k=1)[0][:, 0]
+    queried = np.linspace(0, len(target) - 1, min(len(target), _SAMPLE)).round().astype(np.int64)
+    there = nearest(target.rows[queried], source.rows, k=1)[0][:, 0]
     back = nearest(source.rows[there], target.rows, k=1)[0][:, 0]
-    share = float((back == asking).mean()) if len(asking) else 0.0
+    share = float((back == queried).mean()) if len(queried) else 0.0
     return case.about(
-        target.ids[asking[back != asking]],
+        target.ids[queried[back != queried]],
         "vector neighbours",
         "warn" if share < NEIGHBOURS_WARN else "ok",
-        f"{percent(share)} of {len(asking):,} target tokens and their nearest source are each other's nearest; "
+        f"{percent(share)} of {len(queried):,} target tokens and their nearest source are each other's nearest; "
         f"{len(target):,} target and {len(source):,} source tokens have a vector.",
         "The two sets of vectors hardly match: align with more text, or with another recipe.",
-        {"n": len(asking), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
+        {"n": len(queried), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
         examples=[],
     )

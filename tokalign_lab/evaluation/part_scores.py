@@ -26,9 +26,9 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.evaluation.breakdown import credit
 from tokalign_lab.evaluation.encoder import Encoder
-from tokalign_lab.evaluation.held_out import HiddenTokens
+from tokalign_lab.evaluation.held_out import HeldOutTokens
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio, of_share
-from tokalign_lab.evaluation.lexicon_scores import MOST_SENTENCES, bleu1, long_enough, read_both, spread
+from tokalign_lab.evaluation.lexicon_scores import MOST_SENTENCES, bleu1, long_enough, score_texts, spread
 from tokalign_lab.progress import Progress, part, silent
 
 MEASURES = ("bleu1", "match", "sentence_score", "bert_score", "p_at_1")
@@ -76,7 +76,7 @@ def score_parts(
     parts: Mapping[str, Ids | None],
     before: Lexicon | None = None,
     encoder: str | None = "minilm",
-    hidden: HiddenTokens | None = None,
+    hidden: HeldOutTokens | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> PartScores:
@@ -143,7 +143,7 @@ def _measure(
     bleu = np.array([bleu1(mapping[target[i]].tolist(), source[i].tolist()) for i in documents])
     by_document = {"bleu1": (documents, bleu)}
     if reader is not None and len(read):
-        found = read_both(reader, mapping, target, source, held_out.source, read, part(progress, 0.1, 1.0))
+        found = score_texts(reader, mapping, target, source, held_out.source, read, part(progress, 0.1, 1.0))
         by_document |= {name: (read, found[name]) for name in ("sentence_score", "bert_score")}
     return _Measured(credit(target, source, mapping), by_document)
 
@@ -153,7 +153,7 @@ def _intervals(
     held_out: TokenizedPair,
     documents: Ids,
     ids: Ids | None,
-    hidden: HiddenTokens | None,
+    hidden: HeldOutTokens | None,
     seed: int,
 ) -> Intervals:
     found: Intervals = {}

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 COVERAGE_WARN = 0.8
 """Share of the vocabulary with a partner that TokAlign++ reports at 100M tokens of text."""
-NOTHING_WARN, NOTHING_POOR = 0.01, 0.05
+WITHOUT_SOURCE_WARN, WITHOUT_SOURCE_POOR = 0.01, 0.05
 """Share of the text's tokens with mean or random rows. At about 13 %, mean rows cost 0.5 bits per byte more than pieces
 and random rows 2.2 (docs/results/demo.md); at 1.5 %, 0.03 and 0.08 (another text, same model)."""
-NOTHING_OF_VOCABULARY_WARN, NOTHING_OF_VOCABULARY_POOR = 0.05, 0.5
+WITHOUT_SOURCE_OF_VOCABULARY_WARN, WITHOUT_SOURCE_OF_VOCABULARY_POOR = 0.05, 0.5
 """Share of the vocabulary, used if no text is known."""
-ASTRAY_WARN, ASTRAY_POOR = NOTHING_WARN, NOTHING_POOR
+MISMATCHED_WARN, MISMATCHED_POOR = WITHOUT_SOURCE_WARN, WITHOUT_SOURCE_POOR
 """The same bounds: a shared token with another token's row is no better than one with a random row."""
 USELESS_POOR = 0.01
 """Share of the text's tokens built from padding, zero or untrained rows; upstream's matrices map 6 and 1 tokens to
@@ -46,7 +46,7 @@ def row_findings(case: Case, model: PreTrainedModel | None) -> list[Finding]:
 
     Raises `InputError` if the model has fewer rows than the source tokenizer has ids.
     """
-    found = [coverage(case), nothing(case), astray(case)]
+    found = [coverage(case), without_source(case), mismatched(case)]
     if model is None:
         return [*found, padding(case, case.source.size)]
     rows = int(model.get_input_embeddings().weight.shape[0])
@@ -77,11 +77,11 @@ def coverage(case: Case) -> Finding:
     )
 
 
-def nothing(case: Case) -> Finding:
+def without_source(case: Case) -> Finding:
     """Check for rows without information about their token: the mean, a random row, or a random source row."""
-    bounds = (NOTHING_WARN, NOTHING_POOR)
+    bounds = (WITHOUT_SOURCE_WARN, WITHOUT_SOURCE_POOR)
     if not case.has_text:
-        bounds = (NOTHING_OF_VOCABULARY_WARN, NOTHING_OF_VOCABULARY_POOR)
+        bounds = (WITHOUT_SOURCE_OF_VOCABULARY_WARN, WITHOUT_SOURCE_OF_VOCABULARY_POOR)
     share = case.text_share(case.without_evidence)
     return case.about(
         case.without_evidence,
@@ -93,7 +93,7 @@ def nothing(case: Case) -> Finding:
     )
 
 
-def astray(case: Case) -> Finding:
+def mismatched(case: Case) -> Finding:
     """Check for shared tokens, by bytes, whose row is from another token.
 
     Edits by the user are not reported. Any source token with the same bytes is accepted.
@@ -112,7 +112,7 @@ def astray(case: Case) -> Finding:
     return case.about(
         hit,
         "shared tokens",
-        grade(share, ASTRAY_WARN, ASTRAY_POOR),
+        grade(share, MISMATCHED_WARN, MISMATCHED_POOR),
         f"Of {several(len(shared.target_ids), 'token')} that the source also has, {case.amount(hit)} have the "
         "row of another token.",
         "Use a recipe that copies shared tokens by bytes (anchored, pieces).",

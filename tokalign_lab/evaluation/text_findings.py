@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokalign_lab.evaluation.finding import FEWEST_OF_SCRIPT, NO_SCRIPT, Case, Finding, grade, percent
-from tokalign_lab.evaluation.row_findings import NOTHING_OF_VOCABULARY_WARN, NOTHING_WARN
+from tokalign_lab.evaluation.row_findings import WITHOUT_SOURCE_OF_VOCABULARY_WARN, WITHOUT_SOURCE_WARN
 from tokalign_lab.token_table import ROLES
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vocabulary import Vocabulary
@@ -29,7 +29,7 @@ ABSENT_WARN = 0.1
 
 NUMBER = "1234567890"
 INDENT = "x\n        y"
-GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = NOTHING_WARN, NOTHING_OF_VOCABULARY_WARN
+GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = WITHOUT_SOURCE_WARN, WITHOUT_SOURCE_OF_VOCABULARY_WARN
 """Share in scripts that the source lacks: the same bounds as for rows without information."""
 _TUNE = "no lexicon changes this: include such text in the tuning text"
 
@@ -41,7 +41,7 @@ def text_findings(case: Case) -> list[Finding]:
 
 def amount(case: Case) -> Finding:
     """Check how many of the tokens that depend on the text occur often enough in it."""
-    needing, rare = case.needing, case.needing & (case.counts < ENOUGH_USES)
+    needing, rare = case.needs_text, case.needs_text & (case.counts < ENOUGH_USES)
     n, n_rare, unseen = int(needing.sum()), int(rare.sum()), int((needing & (case.counts == 0)).sum())
     n_bytes = case.lexicon.provenance.get("text_bytes", 0)
     seen = 1 - n_rare / n if n else 1.0
@@ -60,9 +60,9 @@ def scripts_of_text(case: Case) -> Finding:
     """Check for tokens that are not shared and whose script is missing from the text."""
     names, place = np.unique(case.scripts, return_inverse=True)
     uses = np.bincount(place, weights=case.counts, minlength=len(names))
-    absent = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *names[uses >= ENOUGH_USES]))
+    absent = case.needs_text & ~np.isin(case.scripts, (*NO_SCRIPT, *names[uses >= ENOUGH_USES]))
     n = int(absent.sum())
-    share = n / max(1, int(case.needing.sum()))
+    share = n / max(1, int(case.needs_text.sum()))
     scripts, listed = case.by_script(absent)
     return case.about(
         absent,
@@ -152,7 +152,7 @@ def special_tokens(case: Case) -> Finding:
 
 def script_gap(case: Case) -> Finding:
     """Check for target tokens in scripts in which the source has fewer than `FEWEST_OF_SCRIPT` tokens."""
-    lacking = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *case.scripts_of_source))
+    lacking = case.needs_text & ~np.isin(case.scripts, (*NO_SCRIPT, *case.scripts_of_source))
     scripts, listed = case.by_script(lacking)
     return case.about(
         lacking,

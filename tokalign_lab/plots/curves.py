@@ -139,7 +139,7 @@ def update_curves(
                 trace.update(visible=False, x=[], y=[])
     first = next(iter(runs.values()), RunView())
     reference = first.references.get(options.part)
-    ends = [] if reference is None else [0.0, _reach(runs.values(), options.axis)]
+    ends = [] if reference is None else [0.0, _axis_end(runs.values(), options.axis)]
     line = _points(np.array(ends), np.repeat(reference or 0.0, len(ends)))
     figure.data[-1].update(line, visible=reference is not None)
     control = first.control
@@ -194,7 +194,7 @@ def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
     return {"x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.5g}") for v in y]}
 
 
-def _reach(runs: Iterable[RunView], axis: str) -> float:
+def _axis_end(runs: Iterable[RunView], axis: str) -> float:
     """Return the end of the X axis: the last planned step; for minutes, the end of the longest run so far."""
     ends = [1.0] if axis == "step" else [0.0]
     for run in runs:
@@ -204,7 +204,7 @@ def _reach(runs: Iterable[RunView], axis: str) -> float:
 
 
 def _axes(figure: go.Figure, runs: Iterable[RunView], options: CurveOptions) -> None:
-    known = _reach(runs, options.axis)
+    known = _axis_end(runs, options.axis)
     reach = known or 1.0  # nothing to draw yet
     for which in _AXES_OF:
         # For minutes the end is unknown: plotly's autorange follows the curve, and a new point does not undo a zoom. A

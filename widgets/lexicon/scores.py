@@ -20,7 +20,7 @@ from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.evaluation.finding import WITHOUT_EVIDENCE
 from tokalign_lab.evaluation.part_scores import MEASURES
-from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
+from tokalign_lab.evaluation.row_findings import WITHOUT_SOURCE_POOR, WITHOUT_SOURCE_WARN
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.chain import rearrange_settings
 from tokalign_lab.runs.folder import RunFolder
@@ -63,7 +63,11 @@ def verdict_html(view: LexiconView) -> str:
         for origins in (WITHOUT_EVIDENCE, ("identical", "role"), ("aligned", "edited"), ("pieces",))
     )
     severity, word = (
-        ("poor", "poor") if nothing > NOTHING_POOR else ("warn", "check it") if nothing > NOTHING_WARN else ("ok", "ok")
+        ("poor", "poor")
+        if nothing > WITHOUT_SOURCE_POOR
+        else ("warn", "check it")
+        if nothing > WITHOUT_SOURCE_WARN
+        else ("ok", "ok")
     )
     copied, matched, spelled = map(share, others)
     return (

@@ -119,7 +119,7 @@ def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context]
     sides = ""
     for title, (found, total) in (("target token", target), ("source token", source)):
         lines = "".join(
-            f"<li><span>{escape(one.before)}</span><mark>{escape(one.token)}</mark><span>{escape(one.behind)}</span></li>"
+            f"<li><span>{escape(one.before)}</span><mark>{escape(one.token)}</mark><span>{escape(one.after)}</span></li>"
             for one in found
         )
         summary = f"{len(found)} of {total:,} occurrences" if found else "not in the text"

@@ -135,17 +135,17 @@ def find_candidates(
     `excluded`, bool (source size,), marks source tokens that are no candidates, such as special tokens.
     """
     allowed = np.flatnonzero(~excluded[space.source.ids])
-    asking = space.target.positions_of(target_ids)
-    asking = asking[asking >= 0]
-    queries, keys = space.target.rows[asking], space.source.rows[allowed]
+    queried = space.target.positions_of(target_ids)
+    queried = queried[queried >= 0]
+    queries, keys = space.target.rows[queried], space.source.rows[allowed]
     if space.densities is not None:
         of_target, of_source = space.densities
-        positions, scores = nearest_csls(queries, keys, k, (of_target[asking], of_source[allowed]))
+        positions, scores = nearest_csls(queries, keys, k, (of_target[queried], of_source[allowed]))
     elif space.by_dot_product:
         positions, scores = nearest(*as_cosines(queries, keys), k)
     else:
         positions, scores = nearest(queries, keys, k)
-    return Candidates(space.target.ids[asking], space.source.ids[allowed][positions], scores)
+    return Candidates(space.target.ids[queried], space.source.ids[allowed][positions], scores)
 
 
 def swapped_space(space: Space) -> Space:

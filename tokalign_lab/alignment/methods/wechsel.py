@@ -36,11 +36,11 @@ def wechsel_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
         pair.documents, (pair.source_corpus, pair.target_corpus), (pair.source, pair.target), seed=inputs.seed,
         progress=part(inputs.progress, 0.0, 0.8),
     )  # fmt: skip
-    asking = np.isin(target.ids, open_ids(rows, pair.target))
-    found, scores = nearest(target.rows[asking], source.rows, NEIGHBOURS)
+    queried = np.isin(target.ids, open_ids(rows, pair.target))
+    found, scores = nearest(target.rows[queried], source.rows, NEIGHBOURS)
     powers = np.exp((scores - scores[:, :1]) / np.float32(TEMPERATURE))  # mix scales them to sum to 1
     for target_id, neighbours, weights, cosines in zip(
-        target.ids[asking].tolist(), source.ids[found], powers, scores, strict=True
+        target.ids[queried].tolist(), source.ids[found], powers, scores, strict=True
     ):
         rows.mix(target_id, neighbours.tolist(), weights.tolist(), "aligned")
         rows.candidates(target_id, neighbours, cosines)

@@ -79,15 +79,15 @@ class Neighbourhoods:
         target_ids = np.asarray(target_ids, dtype=np.int64)
         shares = np.full(len(target_ids), np.nan, dtype=np.float32)
         partners = self._partners(target_ids)
-        judged = (self._spaces["target"].positions_of(target_ids) >= 0) & (partners >= 0)
-        judged &= self._spaces["source"].positions_of(partners) >= 0
-        if not judged.any():
+        valid = (self._spaces["target"].positions_of(target_ids) >= 0) & (partners >= 0)
+        valid &= self._spaces["source"].positions_of(partners) >= 0
+        if not valid.any():
             return shares
-        unique, where = np.unique(partners[judged], return_inverse=True)
+        unique, where = np.unique(partners[valid], return_inverse=True)
         theirs = self._nearest_known("source", unique)[where]
-        ours = self._partners(self._nearest_known("target", target_ids[judged]))
+        ours = self._partners(self._nearest_known("target", target_ids[valid]))
         inside = (ours[:, :, None] == theirs[:, None, :]).any(axis=2) & (ours >= 0)
-        shares[judged] = inside.mean(axis=1)
+        shares[valid] = inside.mean(axis=1)
         return shares
 
     def _nearest_known(self, space: str, ids: NDArray[np.int64]) -> NDArray[np.int64]:

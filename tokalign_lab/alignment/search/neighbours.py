@@ -91,9 +91,9 @@ def nearest_csls(
     _check(queries, keys)
     of_queries, of_keys = density(queries, keys) if densities is None else densities
     # One more dimension on each side makes 2 cos - r of the key a dot product: (2 x, -1) . (y, r).
-    asking = np.concatenate([2 * unit_rows(queries), np.full((len(queries), 1), -1, np.float32)], axis=1)
-    answering = np.concatenate([unit_rows(keys), of_keys[:, None]], axis=1)
-    positions, scores, _ = _best(asking, answering, k)
+    query_rows = np.concatenate([2 * unit_rows(queries), np.full((len(queries), 1), -1, np.float32)], axis=1)
+    key_rows = np.concatenate([unit_rows(keys), of_keys[:, None]], axis=1)
+    positions, scores, _ = _best(query_rows, key_rows, k)
     return positions, scores - of_queries[:, None]
 
 

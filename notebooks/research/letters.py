@@ -1,7 +1,7 @@
 """A vocabulary of single characters, with bytes for all others: as different from BPE as a tokenizer can be.
 
-It writes its tokens as SentencePiece does, `<0x41>` and `▁`. Without characters it is a vocabulary of bytes, which
-shares no string with a byte-level BPE, and nearly all tokens by bytes, since such a BPE begins with bytes.
+Tokens are written as in SentencePiece, `<0x41>` and `▁`. Without characters it is a vocabulary of bytes. A byte-level
+BPE starts from all single bytes too, so the two share no strings but nearly all tokens by bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPACE = "▁"
 
 
 def letter_vocabulary(name: str, letters: Sequence[str] = ()) -> Vocabulary:
-    """Make a vocabulary of this name; `letters` are characters with their own token, besides the space."""
+    """Make a vocabulary called `name`; `letters` are the characters with a token, in addition to the space."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     tokens = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), _SPACE, *letters]
@@ -31,7 +31,7 @@ def letter_vocabulary(name: str, letters: Sequence[str] = ()) -> Vocabulary:
 
 
 def letters_of(texts: Iterable[str], least_count: int = 5) -> list[str]:
-    """Return the characters that are at least `least_count` times in some texts, in order; without the space."""
+    """Return the characters that occur at least `least_count` times in some texts, sorted, without the space."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)

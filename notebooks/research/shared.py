@@ -20,19 +20,19 @@ RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "result
 
 
 def recorded(name: str, command: str) -> list[dict[str, Any]]:
-    """Read the measurements that a benchmark recorded with its largest settings, and print where they come from.
+    """Read the measurements of a benchmark with its largest settings, and print their origin.
 
     Parameters
     ----------
     name
-        Of the file in `benchmarks/results`.
+        Name of the file in `benchmarks/results`.
     command
         The command that writes it, from the root of the repository.
 
     Returns
     -------
     list of dict
-        Empty where nothing is recorded.
+        The measurements; empty if nothing is recorded.
     """
     file = RESULTS / name
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
@@ -59,12 +59,12 @@ def tuned(model: str, text: Path, passages: Sequence[Document], **settings: Any)
     passages
         Held-out documents.
     settings
-        Of `AdaptSettings`.
+        Settings of `AdaptSettings`.
 
     Returns
     -------
     dict
-        "curve": Series of bits per byte by step; "end": `DocumentBits` of the passages; "tokens": how many were read.
+        "curve": Series of bits per byte by step; "end": `DocumentBits` of the passages; "tokens": tokens read.
     """
     events: list[dict[str, Any]] = []
     chosen = AdaptSettings.from_dict({"recipe": "papers", "prompts": [], "save_every": settings["steps"], **settings})

@@ -92,7 +92,7 @@ class Drafting:
     documents : held-out text
     prompts : prompts per slice: the first `PROMPT_TOKENS` tokens of passages sampled by `seed`
     new_tokens : tokens to generate for each prompt
-    longest : how many tokens the model that can read the fewest reads; None if there is no limit
+    longest : smallest maximum input length of the models, in tokens; None if there is no limit
     """
 
     def __init__(
@@ -128,11 +128,13 @@ class Drafting:
     ) -> list[DraftScore]:
         """Measure a draft model.
 
+        Returns a score by slice and decoding; none if the texts, in tokens of `own`, are too long for the draft model.
+
         Parameters
         ----------
-        draft : it has the large model's vocabulary and as many rows, unless `own` is given
-        own : another tokenizer that it reads. transformers then passes the text back and forth; greedy decoding only.
-            Returns no scores if the draft model cannot read so many of its tokens.
+        draft : a model with the vocabulary and the number of rows of the large model, unless `own` is given
+        own : the draft model's tokenizer, if it is another one. transformers then converts the text back and forth;
+            greedy decoding only.
         """
         limit = longest_input(draft)
         if own is not None and limit is not None:

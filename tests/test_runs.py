@@ -568,6 +568,27 @@ def test_a_resumed_curve_has_each_step_once() -> None:
     assert curve([]) == []
 
 
+@pytest.mark.parametrize("move", [lambda path: path.rename(path.with_name("result")), Path.unlink])
+def test_the_lock_of_a_file_that_is_moved_is_not_held_by_two(tmp_path: Path, move: Callable[[Path], Any]) -> None:
+    path, waits, done = tmp_path / "unfinished", threading.Event(), threading.Event()
+
+    def second() -> None:
+        with open(path, "ab"), lock(path):
+            waits.set()
+            done.wait(10)
+
+    with lock(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.1)  # it has opened the file
+        move(path)
+    waits.wait(10)
+    with pytest.raises(Busy), lock(path, wait=0):
+        pass
+    done.set()
+    thread.join()
+
+
 def write_run(path: Path, **changes: Any) -> RunFolder:
     run = RunFolder.create(path, "count", {})
     run.update(state="running", pid=os.getpid(), pid_started=process.start_time(os.getpid()), **changes)

@@ -167,8 +167,7 @@ def test_interrupted_work_resumes_and_gives_the_same_files(
     with pytest.raises(Stop):
         keep_predictions(teacher, blocks, k=4, interrupt=interrupt)
     root = tmp_path / "another" / "teacher"
-    (unfinished,) = root.iterdir()
-    assert unfinished.name.startswith(".")
+    (unfinished,) = root.glob(".*.part")
     assert json.loads((unfinished / "done.json").read_text())["blocks"] == 9
     with open(unfinished / "log_rest", "ab") as file:
         file.write(b"torn")  # as left by a kill in the middle of a batch
@@ -210,6 +209,18 @@ def test_two_processes_do_not_write_one_cache(blocks: PackedBlocks, tmp_path: Pa
 
     with pytest.raises(InputError, match="Another process"):
         keep_predictions(a_teacher(), blocks, k=4, interrupt=interrupt)
+
+
+def test_nobody_writes_while_the_checksums_are_made(blocks: PackedBlocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal = module.seal
+
+    def sealed(folder: Path) -> None:
+        with pytest.raises(InputError, match="Another process"):
+            keep_predictions(a_teacher(), blocks, k=6)
+        seal(folder)
+
+    monkeypatch.setattr(module, "seal", sealed)
+    assert keep_predictions(a_teacher(), blocks, k=6).folder.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def test_two_processes_do_not_write_one_file(model, tmp_path: Path) -> None:
 
     assert len(write(model, tmp_path / "t.jsonl", progress=second)) == 21
     assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl"]
+
+
+def test_every_line_is_flushed_before_the_file_gets_its_name(model, tmp_path: Path, monkeypatch) -> None:
+    flushed: list[int] = []
+    replace = os.replace
+
+    def rename(before: Path, after: Path) -> None:
+        if after == tmp_path / "t.jsonl":
+            assert flushed[-1] == before.stat().st_size
+        replace(before, after)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_size))
+    monkeypatch.setattr(os, "replace", rename)
+    assert len(write(model, tmp_path / "t.jsonl")) == 21
 
 
 def test_greedy_text_is_the_most_likely_text(model, tmp_path: Path) -> None:

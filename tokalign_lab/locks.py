@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tokalign_lab.errors import InputError
 
@@ -27,21 +29,37 @@ def lock(path: Path, wait: float = math.inf) -> Iterator[bool]:
     """Hold the lock of a file, which is created if it is missing; its folder must exist.
 
     Yields whether it had to wait for another process, or another thread of this one. Raises Busy if the lock is still
-    held after `wait` seconds; by default there is no limit.
+    held after `wait` seconds; by default there is no limit. The process that holds the lock may rename or remove the
+    file.
     """
     deadline = time.monotonic() + wait
     waited = False
-    with open(path, "ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+    while True:
+        with open(path, "ab") as file:
+            while not _locks(file):
                 if time.monotonic() >= deadline:
-                    raise Busy(str(path)) from None
-            waited = True
-            time.sleep(_POLL_SECONDS)
-        yield waited
+                    raise Busy(str(path))
+                waited = True
+                time.sleep(_POLL_SECONDS)
+            if _is_at(path, file):
+                yield waited
+                return
+        waited = True  # the lock of a file that is elsewhere now; others lock the one that is there
+
+
+def _locks(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -140,19 +140,21 @@ def keep_predictions(
         shutil.rmtree(folder)
     if not folder.is_dir():
         unfinished = folder.with_name(f".{folder.name}.part")
-        unfinished.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         refusal = f"Another process is writing the teacher's predictions to '{unfinished}'; wait until it has ended."
-        with lock_or_refuse(unfinished / "lock", refusal):
+        locked = folder.with_name(f".{folder.name}.lock")  # not in the folder, which is renamed
+        with lock_or_refuse(locked, refusal):
             if not folder.is_dir():  # another process may have finished it in the meantime
+                unfinished.mkdir(exist_ok=True)
                 _write(teacher, blocks, chosen, k, temperature, apart, unfinished, progress, interrupt)
                 np.save(unfinished / "numbers.npy", chosen)
                 teacher_name = {"teacher": teacher.vocabulary.name, "tokenizer": teacher.vocabulary.fingerprint}
                 made = {"made": now(), "versions": installed_versions()}
                 write_json(unfinished / "teacher.json", {**about, **teacher_name, **made})
                 (unfinished / "done.json").unlink()
-                (unfinished / "lock").unlink()
                 seal(unfinished)
                 os.replace(unfinished, folder)
+            locked.unlink()
     return TeacherCache(folder)
 
 

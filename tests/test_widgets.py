@@ -31,6 +31,7 @@ from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, PairPicker, RunsPanel, TrainingPanel
+from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.common.numbers import MEANINGS
 from tokalign_lab.widgets.common.panel import Panel
@@ -421,6 +422,18 @@ class TestPart:
         panel.newest(lambda wanted: panel.newest(lambda _: "two", shown.append, about="b") or "one", shown.append)
         panel.newest(lambda wanted: panel.drop(), shown.append)
         assert shown == ["new", "two", "one"]
+
+    def test_a_later_request_replaces_one_that_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        waiting: list = []
+        monkeypatch.setattr(background, "_inline", False)
+        monkeypatch.setattr(background, "later", lambda *call: waiting.append(call))
+        panel, shown = Panel("p", "tl-p", None), []
+        for answer in ("old", "new"):
+            panel.newest(lambda wanted, answer=answer: answer, shown.append, after_s=0.5)
+        for work, seconds in waiting:
+            assert seconds == 0.5
+            work()
+        assert shown == ["new"]
 
     def test_following_ends_with_the_panel_and_errors_are_shown(self) -> None:
         panel = Panel("p", "tl-p", None)

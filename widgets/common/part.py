@@ -80,6 +80,7 @@ class Part:
         show: Callable[[T], object] | None = None,
         failed: Callable[[], object] | None = None,
         about: str = "",
+        after_s: float = 0.0,
     ) -> None:
         """Compute something in a thread, and show it unless a newer request has arrived meanwhile.
 
@@ -89,6 +90,7 @@ class Part:
         show : called with the result of `work`
         failed : called before an error is shown
         about : subject of the request; a newer request about the same subject replaces this one
+        after_s : seconds to wait first
         """
         mine = self._asked[about] = object()
 
@@ -109,7 +111,7 @@ class Part:
             if show is not None and wanted():
                 show(found)
 
-        submit(self.guarded(run))
+        submit(self.guarded(run), after_s)
 
     def drop(self, about: str = "") -> None:
         """Discard the result of the current request with this `about`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,20 +163,18 @@ class WhyBox(Box):
         self.contexts.value = '<p class="tl-note">Searching for both tokens in the text …</p>' if searching else ""
         if target_id >= 0:
             self.newest(
-                lambda is_current: self._add(target_id, wait_s, is_current),
+                lambda is_current: self._add(target_id, is_current),
                 lambda found: setattr(self.contexts, "value", found),
                 failed=lambda: setattr(self.contexts, "value", ""),
+                after_s=wait_s,
             )
 
     @property
     def _can_read(self) -> bool:
         return self._text is not None and all(self._view.labels.vocabularies.values())
 
-    def _add(self, target_id: int, wait_s: float, is_current: Callable[[], bool]) -> str:
+    def _add(self, target_id: int, is_current: Callable[[], bool]) -> str:
         """Show spelling and neighbours of the token; return its contexts as HTML."""
-        time.sleep(wait_s)
-        if not is_current():
-            return ""
         explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
         if is_current():
             self.pair.value = explained

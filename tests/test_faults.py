@@ -139,6 +139,7 @@ def test_files_and_folders_are_flushed_before_they_are_renamed(tmp_path: Path, m
     monkeypatch.setattr(files.os, "fsync", lambda handle: (done.append("flush"), flush(handle)))
     monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
     with files.atomic_file(tmp_path / "a.json") as temporary:
+        assert re.fullmatch(r"\.a\.json-\w{8}\.json", temporary.name)
         temporary.write_text("a")
     assert done == ["flush", "rename", "flush"]  # the file, then its name in the folder
     done.clear()
@@ -944,7 +945,8 @@ def test_leftovers_older_than_a_day_are_removed_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))
     kept = [cache / "corpora" / "key" / "ids.i32", tmp_path / "runs" / "one" / "run.json", tmp_path / ".text-abcdefgh"]
-    old = [cache / "corpora" / ".key-abcd_123" / "ids.i32", tmp_path / "runs" / "one" / ".run-zzzzzzzz.json"]
+    old = [cache / "corpora" / ".key-abcd_123" / "ids.i32"]
+    old += [tmp_path / "runs" / "one" / name for name in (".run-zzzzzzzz.json", ".run.json-zzzzzzzz.json")]
     new = cache / ".download-12345678" / "pip.log"
     for file in [*kept, *old, new]:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -953,8 +955,8 @@ def test_leftovers_older_than_a_day_are_removed_and_nothing_else(
             for path in (file, file.parent):
                 os.utime(path, (0, 0))
     result = json.loads(CliRunner().invoke(app, ["doctor", "--clean", "--json"]).stdout.splitlines()[-1])
-    assert [row["path"] for row in result["removed"]] == [str(old[0].parent), str(old[1])]
-    assert [row["bytes"] for row in result["removed"]] == [5, 5]
+    assert [row["path"] for row in result["removed"]] == [str(old[0].parent), *map(str, old[1:])]
+    assert [row["bytes"] for row in result["removed"]] == [5, 5, 5]
     assert all(file.is_file() for file in [*kept, new])
     assert not any(file.exists() for file in old)
 

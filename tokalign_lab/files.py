@@ -51,7 +51,7 @@ def atomic_file(path: Path, make_folder: bool = True) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"'{path}' is a folder, so no file of that name can be written; choose another name.")
     with _next_to(path, make_folder):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -310,7 +310,7 @@ def _next_to(path: Path, make_folder: bool = True) -> Iterator[None]:
         except FileNotFoundError as error:
             # The folder may exist again by now; then the missing file is the folder itself or a temporary file in it.
             missing = str(error.filename)
-            ours = missing == str(path.parent) or any(f"{os.sep}.{name}-" in missing for name in (path.stem, path.name))
+            ours = missing == str(path.parent) or f"{os.sep}.{path.name}-" in missing
             if path.parent.is_dir() and not ours:
                 raise
             raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None

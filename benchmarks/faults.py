@@ -87,7 +87,7 @@ _FULL_BYTES = 64  # maximum size of a file on the full disk
 _NOBODY = 65_534
 _SHARES = {"align": 0.1, "export": 0.083, "rearrange": 0.04, "generate": 0.02, "draft": 0.01, "report": 0.01}
 # For commands that complete an earlier call's unfinished folder: the file that they write last.
-_LAST = {"draft": "calibrated", "prepare": "run.json", "notebooks": "always again"}
+_LAST = {"prepare": "run.json", "notebooks": "always again"}
 _TEXT = "The quick brown fox jumps over the lazy dog; seventeen small birds sing about rain, bread and quiet rivers.\n"
 _KILLED, _REFUSED, _FAILED = -signal.SIGKILL, 3, 4
 # Names of Python's audit events for file operations.

@@ -8,6 +8,7 @@ from typing import Any
 from tokalign_lab import pipeline
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import atomic_folder
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import AlignSettings, DraftSettings, RearrangeSettings, text_of
 
@@ -58,8 +59,9 @@ def measure_draft(
         chosen = text_of(settings.to_dict())
         aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
         lexicon = pipeline.align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon
-        out.mkdir(parents=True, exist_ok=True)
-        (out / UNFINISHED).touch()
+        if not was_interrupted(out):
+            with atomic_folder(out) as made:  # the folder and its mark in one step
+                (made / UNFINISHED).touch()
         lexicon.save(out / "lexicon.parquet")
         for name, calibrate in (("moved", None), ("calibrated", settings.text)):
             rearranging = RearrangeSettings(

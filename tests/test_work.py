@@ -22,6 +22,7 @@ from tokalign_lab.widgets import Lab
 from tokalign_lab.widgets.common.state import LabState
 from tokalign_lab.widgets.lab import runs_folder
 from tokalign_lab.widgets.lab_boxes import export_html, next_html, step_states
+from tokalign_lab.widgets.lab_panels import LabPanels
 from tokalign_lab.widgets.lab_tabs import LabTabs
 
 
@@ -179,5 +180,20 @@ def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
     assert step_states(work)["model"] == "stopped"
     assert step_states(work)["export"] == "to do"
     finish(made)
-    assert step_states(work)["export"] == "ready"
+    (made.path / "model").mkdir()
+    (made.path / "model" / "config.json").touch()
+    assert (step_states(work)["model"], step_states(work)["export"]) == ("done", "ready")
+    assert str(made.path / "model") in export_html(made, None)
     assert "no model" in export_html(None, None).lower()
+
+
+def test_a_deleted_model_is_missing(tmp_path: Path, work: Chain) -> None:
+    finish(work.align(text=["default"]))
+    made = finish(work.rearrange())
+    states = step_states(work)
+    assert (states["model"], states["export"]) == ("missing", "to do")
+    assert "delete its run on the tab Runs" in next_html(states, tmp_path, recorded=False)
+    assert "No model yet" in export_html(made, None)
+    panel = LabPanels(work, work._view).rearranging(made)
+    assert "the new model was deleted" in panel._line.value
+    panel.close()

@@ -26,11 +26,23 @@ _WORDS = {"finished": "done", "queued": "waiting", "running": "running", "paused
 
 
 def step_states(work: Chain) -> dict[str, str]:
-    """Return the state of each step: "to do", "waiting", "running", "paused", "done", "ready" or "stopped"."""
+    """Return the state of each step: "to do", "waiting", "running", "paused", "done", "missing", "ready" or "stopped".
+
+    "missing" is a model that was deleted after its run had finished.
+    """
     runs = {step: work.find(kind) for step, kind in _RUN_OF.items()}
     states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
-    made = any(states[step] == "done" for step in ("model", "recovery")) and not work.shows_recorded
+    for step in ("model", "recovery"):
+        run = runs[step]
+        if run is not None and not run.recorded and states[step] == "done" and not has_model(run):
+            states[step] = "missing"
+    made = any(run is not None and has_model(run) for run in (runs["model"], runs["recovery"]))
     return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": "ready" if made else "to do"}
+
+
+def has_model(run: RunFolder) -> bool:
+    """Whether a run has finished and its model is still in its folder."""
+    return run.state == "finished" and (run.path / "model" / "config.json").is_file()
 
 
 # What to do for a step that is "to do" or "ready", and the tab that shows its progress.
@@ -52,7 +64,8 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
     runs : folder of the runs
     recorded : whether a recorded run is shown
     """
-    step = next((one for one in _TO_DO if states[one] != "done"), "export")
+    behind = ("done", "missing") if states["export"] == "ready" else ("done",)
+    step = next((one for one in _TO_DO if states[one] not in behind), "export")
     (words, tab), state, name = _TO_DO[step], states[step], STEPS[step][0]
     if recorded:
         words = _RECORDED
@@ -60,6 +73,8 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
         words = f"wait: the step {name} is {state}; the tab {tab} shows its progress"
     elif state in ("paused", "stopped"):
         words = f"the step {name} is {state}; see why on the tab Runs, and resume it there"
+    elif state == "missing":
+        words = f"the model of the step {name} was deleted; delete its run on the tab Runs to make it again"
     return (
         f'<div role="status">This lab replaces the tokenizer of a language model. <b>Next:</b> {words}.</div>'
         f'<div class="tl-note">All runs and results are stored in {escape(str(runs.resolve()))}.</div>'
@@ -204,7 +219,7 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     runs = [run for run in (tuned, rearranged) if run is not None]
     if any(run.recorded for run in runs):
         return f'<div class="tl-empty" role="status">{escape(NO_MODEL)}</div>'
-    made = next((run for run in runs if run.state == "finished" and (run.path / "model").is_dir()), None)
+    made = next((run for run in runs if has_model(run)), None)
     if made is None:
         return '<div class="tl-empty" role="status">No model yet: make one on the tab Model.</div>'
     folder = escape(str((made.path / "model").resolve()))

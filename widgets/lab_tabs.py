@@ -20,7 +20,7 @@ from .common.background import submit
 from .common.job import JobPanel
 from .common.panel import Panel
 from .common.part import bar, html
-from .lab_boxes import FlowBar, RecordedBar, export_html, model_box, next_html, report_box, step_states
+from .lab_boxes import FlowBar, RecordedBar, export_html, has_model, model_box, next_html, report_box, step_states
 from .training.forms import TuneForm
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ class LabTabs(Panel):
         work = self.lab_state.work
         chain = ("align", "rearrange", "adapt")
         steps = {"pair": chain[:1], "model": chain[:2], "recovery": chain, "export": chain, "runs": ()}[tab]
-        states = tuple(run.state for step in chain if (run := self.lab.work.find(step))) if tab == "export" else ()
-        return tuple(work.get(step) for step in steps), states
+        made = [has_model(run) for step in chain[1:] if (run := self.lab.work.find(step))]
+        return tuple(work.get(step) for step in steps), made if tab in ("model", "export") else []
 
     def _show(self) -> None:
         """Build the open tab unless it already shows the current runs."""

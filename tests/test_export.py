@@ -8,11 +8,14 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
+from gguf import GGUFReader
 from test_cases_models import sentencepiece_target
 from test_cli import run
-from tiny import save_tiny
+from tiny import save_tiny, tiny_tokenizer
+from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
 from tokalign_lab.catalog import load_vocabulary
@@ -83,6 +86,52 @@ def test_the_first_difference_is_named(folder: Path, monkeypatch: pytest.MonkeyP
     assert found.severity == "fail"
     assert "1 of 8 continuations differ" in found.evidence
     assert "as token 6 after" in found.evidence
+
+
+def test_texts_that_only_a_normalizer_changes_are_a_warning(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "nfc")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    tokenizer.save_pretrained(tmp_path / "nfc")
+    pretend(monkeypatch, folder)  # as llama.cpp, without the normalizer
+    found = export.verify_gguf(tmp_path / "nfc", Path("m.gguf"))
+    assert (found.severity, found.values["other_ids_normalized"]) == ("warn", 0), found.evidence
+    assert found.values["other_ids"] == sum(text != normalize("NFC", text) for text in hard_texts(["</s>"])) + 4
+    assert "normalized by the tokenizer's own normalizer, all have the same" in found.evidence
+    assert "NFC" in found.advice
+
+    def other_ids(answer: llama_cpp.Answer) -> None:
+        answer.ids[3].insert(0, 1)
+
+    pretend(monkeypatch, folder, other_ids)
+    assert export.verify_gguf(tmp_path / "nfc", Path("m.gguf")).severity == "fail"
+
+
+def test_names_that_llama_cpp_takes_for_control_tokens_are_reversed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    state = json.loads(tiny_tokenizer(280, eos="<end>").backend_tokenizer.to_str())
+    tokens = state["model"]["vocab"]
+    for left, right in (("<", "/"), ("</", "s"), ("</s", ">"), ("[", ":"), ("[:", "]")):  # ByteLevel cuts `</` off `s`
+        state["model"]["merges"].append([left, right])
+        tokens[left + right] = len(tokens)
+    backend = Tokenizer.from_str(json.dumps(state))
+    backend.add_tokens(["<tool>"])
+    backend.save(str(tmp_path / "m" / "tokenizer.json"))
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}
+    (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
+    names = AutoTokenizer.from_pretrained(tmp_path / "m").convert_ids_to_tokens(range(len(tokens) + 1))
+    program = (
+        f"import sys\nfrom gguf import GGUFWriter\nwriter = GGUFWriter(sys.argv[3], 'llama')\n"
+        f"writer.add_token_list({names})\nwriter.write_header_to_file()\nwriter.write_kv_data_to_file()\nwriter.close()"
+    )
+    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
+    export.export_gguf(str(tmp_path / "m"), tmp_path / "m.gguf", a_converter(tmp_path, program))
+    written = GGUFReader(tmp_path / "m.gguf").fields["tokenizer.ggml.tokens"].contents()
+    assert {(old, new) for old, new in zip(names, written, strict=True) if old != new} == {("</s>", ">s/<")}
 
 
 def test_a_runtime_that_fails_is_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

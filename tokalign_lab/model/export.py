@@ -8,6 +8,7 @@ token ids of texts and greedy continuations were compared with those of transfor
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.catalog.texts import udhr_documents
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.evaluation.finding import Finding, several
@@ -28,6 +30,7 @@ from tokalign_lab.files import atomic_file
 from tokalign_lab.model import llama_cpp
 from tokalign_lab.model.hard_texts import HARD_TEXTS, hard_texts
 from tokalign_lab.model.load import files_of, load_model, quiet
+from tokalign_lab.model.tokenizer_checks import never_seen
 from tokalign_lab.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ PARAGRAPHS = 100
 CONTINUATIONS, PROMPT_TOKENS, NEW_TOKENS = 8, 32, 16
 NEAR_TIE = 0.1
 """A token whose logit is this near to the largest may be chosen instead: llama.cpp multiplies in 16 bits."""
+_MARK = re.compile(r"_?[<\[][!-~]+[>\]]")
 _FROM_LLAMA_CPP = (CONVERTER, "conversion/", "gguf-py/")  # what the converter needs of llama.cpp's source
 
 
@@ -46,9 +50,7 @@ def export_gguf(model: str, out: Path, converter: str | None = None, progress: P
     """Write a model as a GGUF file and compare it with the model in transformers.
 
     Raises `InputError` if there is no such model or no converter, or the converter fails. Returns `gguf` (the file),
-    `verdict`, `evidence` and `advice` (as of `verify_gguf`), and the numbers behind them. The verdict is "ok" only if
-    llama.cpp gave the same ids for every text and the same continuations, "not verified" without a runtime, and "fail"
-    if something differs.
+    `verdict`, `evidence` and `advice` (as of `verify_gguf`), and the numbers behind them.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ def export_gguf(model: str, out: Path, converter: str | None = None, progress: P
     with _script(converter) as script, atomic_file(out) as temporary:
         progress(0.0, "converting")
         _convert(script, folder, temporary)
+        _rename_unreachable(folder, temporary)
         progress(0.5, "comparing with transformers")
         found = verify_gguf(folder, temporary)
     progress(1.0, "exported")
@@ -111,11 +114,31 @@ def _convert(script: Path, folder: Path, out: Path) -> None:
         raise InputError(f"llama.cpp's converter cannot convert '{folder}': {lines[-1].strip().rstrip('.')}.")
 
 
+def _rename_unreachable(folder: Path, gguf: Path) -> None:
+    """Reverse the names of tokens in the file that look like control tokens, are ordinary ones, and are never encoded.
+
+    llama.cpp makes each token named `</s>`, `<EOT>`, ... a control token that ends a text. In Qwen2's vocabulary it is
+    an ordinary token, and the text `</s>` is three others.
+    """
+    vocabulary = load_vocabulary(str(folder))
+    names = {i: vocabulary.raw_token(i) for i in range(vocabulary.size) if not vocabulary.is_control[i]}
+    marks = {i: name for i, name in names.items() if _MARK.fullmatch(name) and vocabulary.id_of_raw(name[::-1]) is None}
+    unseen = never_seen(vocabulary, marks) if vocabulary.kind == "byte-level" else []
+    if unseen:
+        from gguf import GGUFReader
+
+        tokens = GGUFReader(gguf, "r+").fields["tokenizer.ggml.tokens"]
+        for token_id in unseen:
+            name = tokens.parts[tokens.data[token_id]]
+            name[:] = name[::-1].copy()
+
+
 def verify_gguf(folder: Path, gguf: Path) -> Finding:
     """Compare the ids of texts and greedy continuations in llama.cpp with those in transformers.
 
-    Returns a finding that is "ok", "fail" or "not verified". Its values are the numbers of texts and tokens that were
-    compared, and of those that differ.
+    Returns a finding: "ok" if all are the same; "warn" if only texts differ that the tokenizer's normalizer changes,
+    and they have the same ids after it; "fail" if something else differs; "not verified" without a runtime. Its values
+    are the numbers of texts and tokens that were compared, and of those that differ.
     """
     from transformers import AutoTokenizer
 
@@ -128,14 +151,17 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
     paragraphs = list(islice(_paragraphs(), PARAGRAPHS))
     texts = [*hard_texts(tokenizer.all_special_tokens), *paragraphs]
     ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in texts]
+    normalizer = tokenizer.backend_tokenizer.normalizer  # llama.cpp has none for byte-level tokenizers
+    normalized = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
     prompts = [those[:PROMPT_TOKENS] for those in ids[HARD_TEXTS : HARD_TEXTS + CONTINUATIONS]]
     logits = [_greedy_logits(model, prompt) for prompt in prompts]
     best = [rows.argmax(dim=1).tolist() for rows in logits]
     try:
-        answer = llama_cpp.ask(gguf, texts, list(zip(prompts, best, strict=True)))
+        answer = llama_cpp.ask(gguf, [*texts, *normalized], list(zip(prompts, best, strict=True)))
     except llama_cpp.LlamaCppError as error:
         return Finding("GGUF", "fail", f"llama.cpp cannot use the file: {first_line(error)}.", "Use another converter.")
-    other = [place for place, (here, there) in enumerate(zip(ids, answer.ids, strict=True)) if here != there]
+    other = [place for place, (here, there) in enumerate(zip(ids, answer.ids, strict=False)) if here != there]
+    by_normalizer = [i for i in other if normalized[i] != texts[i] and answer.ids[len(texts) + i] == ids[i]]
     gaps = [
         rows.max(dim=1).values - rows[range(NEW_TOKENS), chosen]
         for rows, chosen in zip(logits, answer.chosen, strict=True)
@@ -145,6 +171,7 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
         "runtime": answer.runtime,
         "texts": len(texts),
         "other_ids": len(other),
+        "other_ids_normalized": len(other) - len(by_normalizer),
         "continuations": len(prompts),
         "other_continuations": len(wrong),
         "near_ties": sum(here != there for here, there in zip(chain(*best), chain(*answer.chosen), strict=True)),
@@ -165,6 +192,12 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
             f"{len(wrong)} of {len(prompts)} continuations differ; the first writes {written[0]!r} instead of "
             f"{written[1]!r} as token {place + 1} after {tokenizer.decode(prompts[number])!r}"
         )
+    if other == by_normalizer and other and not wrong:
+        evidence = (
+            f"In {answer.runtime}, {problems[0]}; normalized by the tokenizer's own normalizer, all have the same."
+        )
+        advice = "llama.cpp does not normalize text for this tokenizer; do it before, for example to Unicode NFC."
+        return Finding("GGUF", "warn", evidence, advice, values)
     if problems:
         evidence = f"In {answer.runtime}, {'; '.join(problems)}."
         return Finding("GGUF", "fail", evidence, "The file is written, but it is not this model.", values)

@@ -81,7 +81,7 @@ def unreachable_tokens(case: FolderCase) -> Finding:
     """Find tokens that encoding never yields."""
     vocabulary = case.vocabulary
     texts, fragments = _spelled(vocabulary)
-    left = _never_seen(vocabulary, texts)
+    left = never_seen(vocabulary, texts)
     expected = [i for i in left if vocabulary.is_byte_fallback[i]]
     left = [i for i in left if not vocabulary.is_byte_fallback[i]]
     expected += [i for i in fragments if vocabulary.is_byte_fallback[i] or vocabulary.token_bytes[i] in NEVER_IN_UTF8]
@@ -112,7 +112,7 @@ def _spelled(vocabulary: Vocabulary) -> tuple[dict[int, str], list[int]]:
     return texts, [i for i, token in enumerate(vocabulary.token_bytes) if token and i not in texts]
 
 
-def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
+def never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
     """Find tokens that encoding their own text yields in no context."""
     left = list(texts)
     for before, after in _CONTEXTS:

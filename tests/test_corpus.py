@@ -115,6 +115,14 @@ def test_the_last_line_of_a_short_document_is_held_out_completely() -> None:
         split_documents([Document("a", "d", group="g")])
 
 
+def test_a_copy_of_a_document_to_train_on_is_not_held_out() -> None:
+    documents = [Document(f"text {number % 30}", str(number), group=str(number)) for number in range(40)]
+    train, held_out = split_documents(documents, 0.2)
+    assert not {d.text for d in train} & {d.text for d in held_out}
+    assert len(train) == 32
+    assert held_out
+
+
 def test_a_text_too_short_to_split_ends_in_a_sentence() -> None:
     with pytest.raises(InputError, match="too short"):
         split_documents([Document("", "d", group="g")])

@@ -134,7 +134,8 @@ def split_documents(
         drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(held_out_share * len(groups)))]
         held = {groups[i] for i in drawn}
         train += [document for document in free if document.group not in held]
-        held_out += [document for document in free if document.group in held]
+        known = {document.text for document in train}  # a copy in another group would be scored after it was read
+        held_out += [document for document in free if document.group in held and document.text not in known]
     for name, found in (("train", train), ("held_out", held_out)):
         if name in needed and not found:
             if free or not documents:

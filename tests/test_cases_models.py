@@ -339,14 +339,16 @@ def test_an_output_bias_outside_of_the_head_is_converted(tmp_path: Path) -> None
 
 
 def test_additional_embedding_tables_get_the_size_of_the_target(tmp_path: Path) -> None:
-    randomised(FURTHER["gemma4"]()).save_pretrained(tmp_path / "source")
+    model = randomised(FURTHER["gemma4"]())
+    model.config.n_vocab = BIG.size  # transformers does not declare it
+    model.save_pretrained(tmp_path / "source")
     rows = LexiconRows(SOURCE.size)
     for new in range(SOURCE.size):
         rows.mix(new, [new, new + 1], [0.5, 0.5], "pieces")
     rearrange_files(Shards.open(tmp_path / "source"), finish(rows, BIG, SOURCE), BIG, SOURCE, tmp_path / "out")
     old, new = (load_model(str(tmp_path / name), device="cpu") for name in ("source", "out"))
     table, made = (model.model.embed_tokens_per_layer.weight for model in (old, new))
-    assert new.config.vocab_size_per_layer_input == len(made) == SOURCE.size
+    assert new.config.n_vocab == new.config.vocab_size_per_layer_input == len(made) == SOURCE.size
     torch.testing.assert_close(made, (table[: SOURCE.size] + table[1 : SOURCE.size + 1]) / 2)
 
 
@@ -779,11 +781,12 @@ def test_fp8_is_dequantized_on_request_and_others_are_refused(tmp_path: Path) ->
         load_model(str(other), device="cpu")
 
 
-def test_a_quantised_head_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lm_head.qweight", "lm_head.weight"])
+def test_a_quantised_head_is_refused(name: str, tmp_path: Path) -> None:
     source = quantised(tmp_path / "source", "gptq", **QUANTISED["gptq"])
     tensors = load_file(source / "model.safetensors")
-    del tensors["lm_head.weight"]
-    tensors["lm_head.qweight"] = torch.zeros(16, SOURCE.size, dtype=torch.int32)
+    rows = tensors.pop("lm_head.weight")
+    tensors[name] = torch.zeros(16, SOURCE.size, dtype=torch.int32) if name != "lm_head.weight" else rows.int()
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"quantised \(gptq\) and its output too"):
         rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")

@@ -126,7 +126,8 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
         places = {name.rpartition(".")[0] for name in held}
         scales = [name for name in dtypes if name.rpartition(".")[0] in places and name not in held]
         scales = [name for name in scales if not name.endswith((".weight", ".bias"))]
-        if not held or scales or not all(dtypes[name] in ("F64", "F32", "F16", "BF16", "I64", "I32") for name in held):
+        plain = ("F64", "F32", "F16", "BF16", *(() if part in ("input", "output") else ("I64", "I32")))
+        if not held or scales or not all(dtypes[name] in plain for name in held):
             raise InputError(
                 f"The model is quantised ({method}) and its {part} too, so it has no rows to rearrange; "
                 "dequantize it, or use the model it was made from."

@@ -60,12 +60,12 @@ def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def vocabulary_sizes(config: Any) -> list[str]:
-    """Names of the sizes in a text configuration that are near the vocabulary's, such as `vocab_size`."""
+    """Names of the sizes in a text configuration that are near the vocabulary's: `vocab_size`, `n_vocab`, ..."""
     rows = config.vocab_size
     return [
         name
         for name, value in vars(config).items()
-        if "vocab_size" in name and isinstance(value, int) and abs(value - rows) <= _NEAR * rows
+        if "vocab" in name and "offset" not in name and isinstance(value, int) and abs(value - rows) <= _NEAR * rows
     ]
 
 

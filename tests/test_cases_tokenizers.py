@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import WORDS, renumbered, tiny_model, tiny_tokenizer, tiny_vocabulary
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
@@ -129,8 +129,6 @@ def gemma_like(runs: list[str], normalized: bool = False) -> Vocabulary:
 
 
 def _added(contents: list[str], normalized: bool) -> list:
-    from tokenizers import AddedToken
-
     return [AddedToken(content, normalized=normalized) for content in contents]
 
 
@@ -242,10 +240,18 @@ def test_a_character_that_only_the_decoder_joins_is_refused() -> None:
         rewriting(_LINE, decoders.Sequence([decoders.ByteLevel(), _BACK]), _BYTES)
 
 
-def test_each_token_of_whole_words_begins_a_word() -> None:
+@pytest.mark.parametrize(
+    "pre",
+    [
+        pre_tokenizers.WhitespaceSplit(),
+        pre_tokenizers.Split(" ", "removed"),
+        pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\s+"), "removed"), pre_tokenizers.Digits()]),
+    ],
+)
+def test_each_token_of_whole_words_begins_a_word(pre) -> None:
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "fox": 1, ",": 2, "<n>": 3}, unk_token="<unk>"))
     backend.normalizer, backend.decoder = normalizers.Replace("\n", " <n> "), _BACK
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.pre_tokenizer = pre
     assert view(backend, unk_token="<unk>").token_bytes == (None, b" fox", b",", b"\n")
 
 
@@ -464,6 +470,12 @@ def test_a_byte_level_tokenizer_that_normalises_loses_only_what_it_changes() -> 
     vocabulary = Vocabulary.from_tokenizer(tokenizer, "nfc")
     for text, unspelled in [("naïve 你好 👩‍🚀\n\tx", 0), ("the cafe\u0301 \u4f60 of rain", 3), ("e\u0301", 3)]:
         assert measured(vocabulary, text)[1] == unspelled, text
+
+
+def test_an_added_token_that_takes_the_spaces_around_it_spells_its_own_text() -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.add_tokens([AddedToken("<tool>", lstrip=True, rstrip=True, normalized=False)])
+    assert measured(Vocabulary.from_tokenizer(tokenizer, "strips"), "the fox  <tool>   and rain")[1] == 5
 
 
 def test_wordpiece_and_ends_of_words_spell_one_space_and_no_line_end() -> None:

@@ -52,7 +52,11 @@ class Spelling:
             return cls("sentencepiece", fallback, prefix, suffix, spaces[0])
         if model.get("type") == "WordPiece":
             return cls("wordpiece", prefix=prefix)
-        drops_spaces = any(part["type"] in _DROP_SPACES and part.get("delimiter", " ") == " " for part in cuts)
+        drops_spaces = any(
+            (part["type"] in _DROP_SPACES and part.get("delimiter", " ") == " ")
+            or (part.get("behavior") == "Removed" and {" ", r"\s", r"\s+"} & {*part.get("pattern", {}).values()})
+            for part in cuts
+        )
         by_words = drops_spaces and (prefix or model.get("type") == "WordLevel")
         return cls("wordpiece" if by_words else "plain", fallback, prefix, suffix)
 

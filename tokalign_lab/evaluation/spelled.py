@@ -67,6 +67,8 @@ def _differing(wanted: bytes, spelled: bytes) -> int:
     """Count the bytes of `wanted` between the common prefix and the common suffix with `spelled`."""
     if wanted == spelled or b" " + wanted == spelled:
         return 0
+    if spelled in wanted:  # a token that takes the spaces around it
+        return len(wanted) - len(spelled)
     shorter = min(len(wanted), len(spelled))
     head = next((i for i in range(shorter) if wanted[i] != spelled[i]), shorter)
     tail = next((i for i in range(shorter - head) if wanted[-1 - i] != spelled[-1 - i]), shorter - head)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from tokalign_lab.notebooks.research.letters import letter_vocabulary, letters_of
 from tokalign_lab.vocabulary import Vocabulary, overlap
+
+sys.path.append(str(Path(__file__).parents[1] / "notebooks" / "research"))  # the wheel has no research notebooks
+from letters import letter_vocabulary, letters_of
 
 TEXT = "Всё хорошо: naïve 東京 🫠\n\tdef f(x): return x"
 

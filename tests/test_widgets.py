@@ -427,13 +427,13 @@ class TestPart:
         waiting: list = []
         monkeypatch.setattr(background, "_inline", False)
         monkeypatch.setattr(background, "later", lambda *call: waiting.append(call))
-        panel, shown = Panel("p", "tl-p", None), []
+        panel, shown, done = Panel("p", "tl-p", None), [], []
         for answer in ("old", "new"):
-            panel.newest(lambda wanted, answer=answer: answer, shown.append, after_s=0.5)
+            panel.newest(lambda wanted, answer=answer: done.append(answer) or answer, shown.append, after_s=0.5)
         for work, seconds in waiting:
             assert seconds == 0.5
             work()
-        assert shown == ["new"]
+        assert shown == done == ["new"]
 
     def test_following_ends_with_the_panel_and_errors_are_shown(self) -> None:
         panel = Panel("p", "tl-p", None)

@@ -193,7 +193,16 @@ def test_a_deleted_model_is_missing(tmp_path: Path, work: Chain) -> None:
     states = step_states(work)
     assert (states["model"], states["export"]) == ("missing", "to do")
     assert "delete its run on the tab Runs" in next_html(states, tmp_path, recorded=False)
-    assert "No model yet" in export_html(made, None)
+    assert "was deleted" in export_html(made, None)
+    words = next_html(states | {"recovery": "running"}, tmp_path, recorded=False)
+    assert "wait: the step Recovery" in words
+    assert "Export" in next_html(states | {"recovery": "done", "export": "ready"}, tmp_path, recorded=False)
     panel = LabPanels(work, work._view).rearranging(made)
     assert "the new model was deleted" in panel._line.value
     panel.close()
+    tuned = finish(work.tune(steps=8))
+    (made.path / "model").mkdir()
+    (made.path / "model" / "config.json").touch()
+    assert (step_states(work)["recovery"], step_states(work)["export"]) == ("missing", "ready")
+    assert "the model of the step Recovery was deleted" in next_html(step_states(work), tmp_path, recorded=False)
+    assert "the tuned one was deleted" in export_html(made, tuned)

@@ -52,6 +52,7 @@ _TO_DO = {
     "recovery": ("click “Rearrange and tune” on the tab Recovery: before tuning, the model is much worse", "Recovery"),
     "export": ("use the model; the tab Export shows its folder and how to load it", "Export"),
 }
+_MAKE_AGAIN = "delete its run on the tab Runs to make it again"
 _RECORDED = "explore the tabs, then click “Back to your own runs” and choose a pair"
 
 
@@ -64,8 +65,10 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
     runs : folder of the runs
     recorded : whether a recorded run is shown
     """
-    behind = ("done", "missing") if states["export"] == "ready" else ("done",)
-    step = next((one for one in _TO_DO if states[one] not in behind), "export")
+    active = (one for one in _TO_DO if states[one] in ("running", "waiting"))
+    tuned = states["recovery"] == "done"  # then the rearranged model is no longer needed
+    open_steps = (one for one in _TO_DO if states[one] != "done" and not (one == "model" and tuned))
+    step = next(active, None) or next(open_steps, "export")
     (words, tab), state, name = _TO_DO[step], states[step], STEPS[step][0]
     if recorded:
         words = _RECORDED
@@ -74,7 +77,7 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
     elif state in ("paused", "stopped"):
         words = f"the step {name} is {state}; see why on the tab Runs, and resume it there"
     elif state == "missing":
-        words = f"the model of the step {name} was deleted; delete its run on the tab Runs to make it again"
+        words = f"the model of the step {name} was deleted; {_MAKE_AGAIN}"
     return (
         f'<div role="status">This lab replaces the tokenizer of a language model. <b>Next:</b> {words}.</div>'
         f'<div class="tl-note">All runs and results are stored in {escape(str(runs.resolve()))}.</div>'
@@ -220,10 +223,18 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     if any(run.recorded for run in runs):
         return f'<div class="tl-empty" role="status">{escape(NO_MODEL)}</div>'
     made = next((run for run in runs if has_model(run)), None)
+    deleted = [run for run in runs if run.state == "finished" and not has_model(run)]
     if made is None:
-        return '<div class="tl-empty" role="status">No model yet: make one on the tab Model.</div>'
+        words = f"The model was deleted; {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
+        return f'<div class="tl-empty" role="status">{words}</div>'
     folder = escape(str((made.path / "model").resolve()))
-    which = "tuned" if made is tuned else "rearranged, not tuned yet"
+    which = (
+        "tuned"
+        if made is tuned
+        else "rearranged; the tuned one was deleted"
+        if deleted
+        else "rearranged, not tuned yet"
+    )
     return (
         f"<h3>Export</h3><div class='tl-verdict'>The newest model is {which}. It is an ordinary Hugging Face "
         f"folder: copy, publish or load it.</div><pre class='tl-log' tabindex='0'>{folder}</pre>"

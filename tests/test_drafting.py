@@ -133,7 +133,7 @@ def test_the_command_converts_and_measures(work: Path) -> None:
         (("small", "--for", "nobody"), "nobody"),
         (("small", "--for", "large", "--recovered", "small"), "'small' does not have the vocabulary of 'large'"),
         (("small", "--for", "large", "--prompts", "0"), "prompts is 0"),
-        (("small", "--for", "large", "--new-tokens", "64"), "at most 64 tokens; ask for fewer than 64 new tokens"),
+        (("small", "--for", "large", "--new-tokens", "64"), "at most 64 tokens; ask for fewer than 63 new tokens"),
         (("small", "--for", "large"), "'small' has to be converted first; give --out"),
     ],
 )

@@ -115,9 +115,10 @@ def split_documents(
 ) -> tuple[list[Document], list[Document]]:
     """Split into a train part and a held-out part.
 
-    Documents with a `split` go to that part. The others are held out by whole groups, drawn by seed. With fewer than 20
-    groups, the last share of each document (cut at a nearby line end or space) is held out. Raises `InputError` if the
-    share is not between 0 and 1, or one of the `needed` parts would be empty.
+    Documents with a `split` go to that part. The others are held out by whole groups, drawn by seed; a held-out copy of
+    a train document is dropped. With fewer than 20 groups, the last share of each document (cut at a nearby line end or
+    space) is held out. Raises `InputError` if the share is not between 0 and 1, or one of the `needed` parts would be
+    empty.
     """
     if not 0 < held_out_share < 1:
         raise InputError(f"The held-out share is {held_out_share}; give a number between 0 and 1, such as 0.05.")
@@ -138,6 +139,8 @@ def split_documents(
         held_out += [document for document in free if document.group in held and document.text not in known]
     for name, found in (("train", train), ("held_out", held_out)):
         if name in needed and not found:
+            if name == "held_out" and len(groups) >= _FEW_GROUPS:
+                raise InputError("Every held-out document is also in the train part; remove the copies from the text.")
             if free or not documents:
                 raise InputError("The text is too short to hold a part of it out; give more than a few lines.")
             raise InputError(f"No document of the text is in the split '{name}'; give text for that split too.")

@@ -59,7 +59,9 @@ def measure_draft(
         chosen = text_of(settings.to_dict())
         aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
         lexicon = pipeline.align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon
-        if not was_interrupted(out):
+        if out.is_dir():
+            (out / UNFINISHED).touch()
+        else:
             with atomic_folder(out) as made:  # the folder and its mark in one step
                 (made / UNFINISHED).touch()
         lexicon.save(out / "lexicon.parquet")

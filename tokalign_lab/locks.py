@@ -1,7 +1,7 @@
 """Locks between processes: a file that one process locks at a time.
 
-The operating system holds the lock (flock) and releases it when the process ends for any reason. The file is kept; its
-existence means nothing. Child processes do not inherit a lock.
+The operating system holds the lock (flock) and releases it when the process ends for any reason. The existence
+of the file means nothing. Child processes do not inherit a lock.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ def lock(path: Path, wait: float = math.inf) -> Iterator[bool]:
     waited = False
     while True:
         with open(path, "ab") as file:
-            while not _locks(file):
-                if time.monotonic() >= deadline:
-                    raise Busy(str(path))
-                waited = True
-                time.sleep(_POLL_SECONDS)
-            if _is_at(path, file):
+            locked = _locks(file)
+            if locked and _is_at(path, file):
                 yield waited
                 return
-        waited = True  # the lock of a file that is elsewhere now; others lock the one that is there
+        if time.monotonic() >= deadline and (waited or not locked):  # a file that has just moved gets a second try
+            raise Busy(str(path))
+        waited = True
+        time.sleep(_POLL_SECONDS)
 
 
 def _locks(file: BinaryIO) -> bool:

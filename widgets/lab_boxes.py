@@ -228,13 +228,8 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
         words = f"The model was deleted; {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
         return f'<div class="tl-empty" role="status">{words}</div>'
     folder = escape(str((made.path / "model").resolve()))
-    which = (
-        "tuned"
-        if made is tuned
-        else "rearranged; the tuned one was deleted"
-        if deleted
-        else "rearranged, not tuned yet"
-    )
+    untuned = "the tuned one was deleted" if deleted else "not tuned yet"
+    which = "tuned" if made is tuned else f"rearranged, {untuned}"
     return (
         f"<h3>Export</h3><div class='tl-verdict'>The newest model is {which}. It is an ordinary Hugging Face "
         f"folder: copy, publish or load it.</div><pre class='tl-log' tabindex='0'>{folder}</pre>"

@@ -61,7 +61,7 @@ def rearrange(
 def export(settings: ExportSettings) -> Any:
     """Write a model as a GGUF file, and compare it with transformers in a llama.cpp runtime.
 
-    The exit code is 1 if greedy continuations differ, or token ids of texts that the tokenizer does not normalize.
+    The exit code is 1 if greedy continuations differ, or token ids for a reason other than the tokenizer's normalizer.
     """
     from tokalign_lab.model.export import export_gguf
 

@@ -175,8 +175,8 @@ class Drafting:
 def prompt_tokens(new_tokens: int, longest: int | None) -> int:
     """Return the length of a prompt; raises `InputError` if `new_tokens` leave no token for it."""
     most = PROMPT_TOKENS if longest is None else longest - new_tokens - 1  # 1: the token that begins a text
-    if most < 1:
-        raise InputError(f"A model reads at most {longest} tokens; ask for fewer than {new_tokens} new tokens.")
+    if longest is not None and most < 1:
+        raise InputError(f"A model reads at most {longest} tokens; ask for fewer than {longest - 1} new tokens.")
     return min(most, PROMPT_TOKENS)
 
 

@@ -64,7 +64,10 @@ def _groups(vocabulary: Vocabulary, text: str) -> Iterator[tuple[int, int, list[
 
 
 def _differing(wanted: bytes, spelled: bytes) -> int:
-    """Count the bytes of `wanted` between the common prefix and the common suffix with `spelled`."""
+    """Count the bytes of `wanted` that are not in `spelled`.
+
+    They are those between the common prefix and the common suffix, or before and after `spelled` if it is in `wanted`.
+    """
     if wanted == spelled or b" " + wanted == spelled:
         return 0
     if spelled in wanted:  # a token that takes the spaces around it

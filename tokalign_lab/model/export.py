@@ -151,8 +151,10 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
     paragraphs = list(islice(_paragraphs(), PARAGRAPHS))
     texts = [*hard_texts(tokenizer.all_special_tokens), *paragraphs]
     ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in texts]
-    normalizer = tokenizer.backend_tokenizer.normalizer  # llama.cpp has none for byte-level tokenizers
-    normalized = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    normalized = texts
+    if normalizer is not None and load_vocabulary(str(folder)).kind == "byte-level":  # llama.cpp has none for these
+        normalized = [normalizer.normalize_str(text) for text in texts]
     prompts = [those[:PROMPT_TOKENS] for those in ids[HARD_TEXTS : HARD_TEXTS + CONTINUATIONS]]
     logits = [_greedy_logits(model, prompt) for prompt in prompts]
     best = [rows.argmax(dim=1).tolist() for rows in logits]

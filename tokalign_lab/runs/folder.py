@@ -101,7 +101,7 @@ class RunFolder:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
             # The folder is missing if another process has moved it.
             if any(
-                file.name != run._start_lock.name and not fnmatch(file.name, ".run-*.json")  # left by a killed start
+                file.name != run._start_lock.name and not fnmatch(file.name, ".run*-*.json")  # left by a killed start
                 for file in run.path.glob("*")
             ):
                 raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")

@@ -459,7 +459,7 @@ def test_a_damaged_cache_of_a_teacher_gives_the_same_predictions(
 
     with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
         teacher_cache.keep_predictions(teacher, blocks, k=4, interrupt=interrupt)
-    (kept,) = (path for path in (root / "good" / "teacher").iterdir() if path.is_dir())  # its lock is beside it
+    (kept,) = (path for path in (root / "good" / "teacher").iterdir() if path.is_dir())  # the lock is a file
     names = sorted(file.name for file in kept.iterdir())
     monkeypatch.setenv("TOKALIGN_CACHE", str(root / "other"))
     expected = files_of(teacher_cache.keep_predictions(teacher, blocks, k=4).folder)

@@ -17,10 +17,6 @@ from .lab_page import LONG_MS, MAPS, LabPage
 from .servers import ROOT
 
 
-def _text(lab: LabPage, selector: str) -> str:
-    return lab.page.locator(selector).last.inner_text()
-
-
 def test_run_all_shows_the_pair_and_both_tokenizations(lab_page: LabPage) -> None:
     lab_page.run_all()
     picker = lab_page.panel("tl-picker")
@@ -207,8 +203,8 @@ def test_figures_follow_the_theme(lab_page: LabPage, artefacts: Path, theme: str
 
 def test_a_killed_kernel_loses_nothing(lab_page: LabPage) -> None:
     """The kernel is killed in the middle of tuning; after rerunning the cells, the curve is complete and growing."""
-    if _text(lab_page, ".tl-train .tl-run-state .tl-state") != "running":
-        pytest.fail("the run ended before the kernel could be killed; give the fast mode more steps")
+    state = lab_page.panel("tl-train").locator(".tl-run-state .tl-state")  # in view: the text of a hidden cell is empty
+    expect(state, "the run has ended too early; give the fast mode more steps").to_have_text("running")
     lab_page.kill_kernel()
     lab_page.run_all()
     lab_page.wait_for_new_panel("tl-train", LONG_MS)

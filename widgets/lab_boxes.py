@@ -34,7 +34,7 @@ def step_states(work: Chain) -> dict[str, str]:
     states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
     for step in ("model", "recovery"):
         run = runs[step]
-        if run is not None and not run.recorded and states[step] == "done" and not has_model(run):
+        if run is not None and lost_model(run):
             states[step] = "missing"
     made = any(run is not None and has_model(run) for run in (runs["model"], runs["recovery"]))
     return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": "ready" if made else "to do"}
@@ -43,6 +43,11 @@ def step_states(work: Chain) -> dict[str, str]:
 def has_model(run: RunFolder) -> bool:
     """Whether a run has finished and its model is still in its folder."""
     return run.state == "finished" and (run.path / "model" / "config.json").is_file()
+
+
+def lost_model(run: RunFolder) -> bool:
+    """Whether a run has finished, but its model was deleted; a recorded run never had one."""
+    return run.state == "finished" and not run.recorded and not has_model(run)
 
 
 # What to do for a step that is "to do" or "ready", and the tab that shows its progress.
@@ -223,7 +228,7 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     if any(run.recorded for run in runs):
         return f'<div class="tl-empty" role="status">{escape(NO_MODEL)}</div>'
     made = next((run for run in runs if has_model(run)), None)
-    deleted = [run for run in runs if run.state == "finished" and not has_model(run)]
+    deleted = any(lost_model(run) for run in runs)
     if made is None:
         words = f"The model was deleted; {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
         return f'<div class="tl-empty" role="status">{words}</div>'

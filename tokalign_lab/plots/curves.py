@@ -48,7 +48,7 @@ LINE_WORDS = ("an unbroken line", "dashes", "dashes and dots", "long dashes", "d
 REFERENCE = "reference: source model, own tokenizer"
 REFERENCE_COLOUR = "#7d868f"
 _TINTS = ("rgba(58,143,208,0.10)", "rgba(26,163,125,0.10)", "rgba(163,119,209,0.10)")
-_PER_RUN = 3  # traces: raw, smoothed, measured; after those of all runs come the gaps, the control and the reference
+_PER_RUN = 4  # traces: raw, smoothed, measured, gap; after those of all runs come the control and the reference
 _AXES_OF = ("", "2", "3")
 
 
@@ -75,8 +75,8 @@ def curves_figure(
 ) -> go.Figure:
     """Make the figure of some runs.
 
-    Traces 3i to 3i + 2 belong to the run with index i of n (raw, smoothed, measured), and trace 3n + i is its gap. The
-    last two traces are the control and the reference.
+    Traces 4i to 4i + 3 belong to the run with index i (raw, smoothed, measured, gap). The last two traces are the
+    control and the reference.
 
     Parameters
     ----------
@@ -85,10 +85,8 @@ def curves_figure(
     """
     options = options or CurveOptions(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
     figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.07, subplot_titles=["bits", "gap", "value"])
-    n = max(places, len(runs), 1)
     hover = "%{fullData.name}: %{y:.5g} at %{x:,.6~g}<extra></extra>"
-    gaps = []
-    for place in range(n):
+    for place in range(max(places, len(runs), 1)):
         line = {"color": COLOURS[place % MOST_RUNS], "dash": DASHES[place % MOST_RUNS]}
         same = {"legendgroup": f"run{place}", "hovertemplate": hover, "visible": False}
         raw = {"width": 1, "color": line["color"]}
@@ -98,12 +96,10 @@ def curves_figure(
             (go.Scatter(mode="lines", line=raw, showlegend=False, **same), 3),
             (go.Scatter(mode="lines", line=strong, showlegend=False, zorder=1, **same), 3),  # over all raw ones
             (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=True, **same), 1),
+            (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=False, **same), 2),
         )
         for trace, column in traces:
             figure.add_trace(trace, row=1, col=column)
-        gaps.append(go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=False, **same))
-    for gap in gaps:
-        figure.add_trace(gap, row=1, col=2)
     for name, dash in (("control: source tuned on the same text", "8px,4px"), (REFERENCE, "2px,5px")):
         grey = {"color": REFERENCE_COLOUR, "dash": dash, "width": 2}
         figure.add_trace(go.Scatter(name=name, mode="lines", line=grey, hovertemplate=hover), row=1, col=1)
@@ -128,11 +124,10 @@ def update_curves(
     runs : index in the figure, which decides the colour, -> run
     changed : indices of the runs with new values; all by default
     """
-    n = (len(figure.data) - 2) // (_PER_RUN + 1)
     for place in runs if changed is None else changed:
         _draw_run(_traces(figure, place), runs[place], options)
     if changed is None:
-        for place in range(n):
+        for place in range(len(figure.data) // _PER_RUN):
             traces = _traces(figure, place)
             traces[0].opacity = 0.4 if len(runs) == 1 else 0.2
             for trace in traces if place not in runs else ():
@@ -161,8 +156,7 @@ def update_curves(
 
 
 def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
-    n = (len(figure.data) - 2) // (_PER_RUN + 1)
-    return (*figure.data[_PER_RUN * place : _PER_RUN * (place + 1)], figure.data[_PER_RUN * n + place])
+    return figure.data[_PER_RUN * place : _PER_RUN * (place + 1)]
 
 
 def _measured(run: RunView, options: CurveOptions, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -170,8 +170,10 @@ class TestHistogram:
         bars = panel.histogram.bars
         assert sum(bar["n"] for bar in bars) == 900
         index = max(range(len(bars)), key=lambda i: bars[i]["n"])
-        panel.histogram.press(index)
+        panel.histogram.on_press(str(index))
         assert panel.state["found"] == bars[index]["n"]
+        assert panel.histogram.html.count("data-press=") == len(bars)
+        assert panel.histogram.html.count('aria-pressed="true"') == 1
         assert [bar["n"] for bar in panel.histogram.bars] == [bar["n"] for bar in bars], "other bars stay clickable"
         assert [i for i, bar in enumerate(panel.histogram.bars) if bar["on"]] == [index]
         panel.histogram.press(index)

@@ -293,12 +293,12 @@ class TestPlayground:
     def test_a_clicked_token_shows_its_merges(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "<b>")
         token_id = load("smollm2-135m").id_of_bytes(b" the")
-        picker.playground.cuts._on_message(None, {"token": [0, token_id]}, None)
+        picker.playground.cuts.on_press(f"0 {token_id}")
         shown = picker.playground.history.value
         assert "How smollm2-135m builds" in shown
         assert shown.count("<li>") == 3
         assert "<small>merge 1</small>" in shown
-        picker.playground.cuts._on_message(None, {"token": [1, load("<b>").roles["eos"]]}, None)
+        picker.playground.cuts.on_press(f"1 {load('<b>').roles['eos']}")
         assert "An added token" in picker.playground.history.value
         assert "<li>" not in picker.playground.history.value
 

@@ -118,8 +118,7 @@ class LexiconPanel(Panel):
     def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
         view, state, run = self.view, self.lab_state, self._own
         self.filters = LexiconFilters(view, state)
-        self.histogram = Histogram()
-        self.histogram.on_bar = self.guarded(self._on_bar)
+        self.histogram = Histogram(self.guarded(self._on_bar))
         measures = [(name, key) for key, name in NAMES.items()]
         self._counted = self.menu(
             "Bars by",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as w
 import numpy as np
-import traitlets as t
 
 from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.words import fixed
 
 from ..common.part import Box, bar
+from ..common.press_html import PressHtml
 from ..common.state import EVERYTHING, LabState, Query, Range
 from ..common.table import Column, Pages, RowTable
 from .view import RANGES, SORTS, WORST_MEANS, LexiconView
@@ -52,33 +50,28 @@ class LexiconFilters(Box):
 
     def __init__(self, view: LexiconView, state: LabState) -> None:
         self._view, self._state = view, state
-        on = self._on_control
-        self.search = self.entry(
-            "Search",
-            on,
-            layout={"width": "264px"},
-            placeholder="Find a token: the, 東京, <0x0A> …",
+        self._fields: dict[str, Any] = {}  # the control of each field of the query
+        self.search = self._field(
+            "text", self.entry, "Search", layout={"width": "264px"}, placeholder="Find a token: the, 東京, <0x0A> …",
             tooltip="Part of a target or source token, as displayed or as in the tokenizer",
-        )
+        )  # fmt: skip
         presets = [(_NO_PRESET, ""), *((name, name) for name in PRESETS)]
         self.preset = self.menu("Show", self._on_preset, options=presets, tooltip="Predefined filters and orders")
-        self.sort = self.menu(
-            "Order",
-            on,
-            options=[(words, key) for key, words in SORTS.items()],
+        self.sort = self._field(
+            "sort", self.menu, "Order", options=[(words, key) for key, words in SORTS.items()],
             tooltip=f"Order of the rows; worst first: {WORST_MEANS}",
-        )
-        self.regex = self.check(
-            "Regular expression", on, tooltip="Treat the search as a regular expression, such as ^␣[A-Z]+$"
-        )
-        self.selected = self.check(
-            "Only selected tokens",
-            on,
+        )  # fmt: skip
+        self.regex = self._field(
+            "regex", self.check, "Regular expression",
+            tooltip="Treat the search as a regular expression, such as ^␣[A-Z]+$",
+        )  # fmt: skip
+        self.selected = self._field(
+            "selected", self.check, "Only selected tokens",
             tooltip="Only tokens selected here, on the maps or by a finding of the diagnosis",
-        )
-        self.origin = self.menu("Origin", on, tooltip="How the row was made; see Details")
-        self.script = self.menu(
-            "Script", on, options=[("All scripts", "")], tooltip="Unicode script of the target token"
+        )  # fmt: skip
+        self.origin = self._field("origin", self.menu, "Origin", tooltip="How the row was made; see Details")
+        self.script = self._field(
+            "script", self.menu, "Script", options=[("All scripts", "")], tooltip="Unicode script of the target token"
         )
         self.ranges = {name: self._range(name) for name in RANGES}
         self.clear = self.button("Clear filters", self.clear_filters, "Show all rows; keeps the order")
@@ -88,6 +81,17 @@ class LexiconFilters(Box):
         for pair in ranges:
             pair.add_class("tl-range")
         super().__init__([bar(self.origin, self.script, self.regex, self.selected, self.clear), bar(*ranges)])
+
+    def _field(self, name: str, make: Callable[..., Any], label: str, **more: Any) -> Any:
+        """Make a control for one field of the query; another order starts unreversed."""
+
+        def changed(value: Any) -> None:
+            query = self._state.query
+            new: dict[str, Any] = {"reverse": query.reverse and name != "sort", name: value}
+            self._state.query = replace(query, **new)
+
+        self._fields[name] = make(label, changed, **more)
+        return self._fields[name]
 
     def _range(self, name: str) -> tuple[w.Text, w.Text]:
         label, meaning = _RANGE_WORDS[name]
@@ -120,12 +124,10 @@ class LexiconFilters(Box):
         """Update the controls from the query."""
         query = self._state.query
         with self.quiet():
-            self.search.value, self.regex.value, self.selected.value = query.text, query.regex, query.selected
-            self.sort.value = query.sort
-            for control, value in ((self.origin, query.origin), (self.script, query.script)):
-                known = [key for _, key in control.options]
-                if value not in known:  # show the chosen value even if no row has it
-                    control.options = [*control.options, (value, value)]
+            for name, control in self._fields.items():
+                value = getattr(query, name)
+                if name in ("origin", "script") and value not in [key for _, key in control.options]:
+                    control.options = [*control.options, (value, value)]  # even if no row has it
                 control.value = value
             for name, (low, high) in self.ranges.items():
                 low.value, high.value = (_written(end) for end in getattr(query, name))
@@ -135,19 +137,6 @@ class LexiconFilters(Box):
         """Remove all filters, but keep the order."""
         query = self._state.query
         self._state.query = Query(sort=query.sort, reverse=query.reverse)
-
-    def _on_control(self, _value: object) -> None:
-        query, sort = self._state.query, self.sort.value
-        self._state.query = replace(
-            query,
-            text=self.search.value,
-            regex=self.regex.value,
-            selected=self.selected.value,
-            origin=self.origin.value,
-            script=self.script.value,
-            sort=sort,
-            reverse=query.reverse and sort == query.sort,
-        )
 
     def _on_range(self, name: str) -> None:
         low, high = (_number(name, control.value) for control in self.ranges[name])
@@ -176,41 +165,32 @@ NAMES = {"score": "Score", "margin": "Margin", "frequency": "Times in text", "le
 _COUNTED = ("frequency", "length")  # integers over several orders of magnitude
 
 
-class Histogram(anywidget.AnyWidget):
+class Histogram(PressHtml):
     """A histogram of the filtered rows; a click on a bar filters by its range.
 
-    Bars are HTML buttons, so that they work with the keyboard and a screen reader. A second plotly figure would take
-    5 MB and a second in the browser.
+    A second plotly figure would take 5 MB and a second in the browser.
+
+    Parameters
+    ----------
+    on_bar : called with the range of the clicked bar, or `EVERYTHING` if the bar was on
 
     Attributes
     ----------
     bars : list of {"label": str, "n": int, "on": bool}
-    name : name of the quantity on the X axis
     caption : text below the bars
-    unfolded : whether the table with the same counts is open
-    on_bar : called with the range of the clicked bar, or `EVERYTHING` if the bar was on
     """
 
-    _esm = Path(__file__).parent / "histogram.js"
-    bars: t.List[dict[str, Any]] = t.List().tag(sync=True)
-    name = t.Unicode("").tag(sync=True)
-    caption = t.Unicode("").tag(sync=True)
-    unfolded = t.Bool(False).tag(sync=True)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_bar: Callable[[Range], None] | None = None
+    def __init__(self, on_bar: Callable[[Range], None]) -> None:
+        super().__init__(lambda pressed: self.press(int(pressed)))
+        self._on_bar = on_bar
         self._ranges: Sequence[Range] = []
-        self.on_msg(self._on_message)
-
-    def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        if "pressed" in content:
-            self.press(int(content["pressed"]))
+        self.bars: list[dict[str, Any]] = []
+        self.caption = ""
 
     def press(self, index: int) -> None:
         """Simulate a click on this bar."""
-        if self.on_bar is not None and 0 <= index < len(self._ranges):
-            self.on_bar(EVERYTHING if self.bars[index]["on"] else self._ranges[index])
+        if 0 <= index < len(self._ranges):
+            self._on_bar(EVERYTHING if self.bars[index]["on"] else self._ranges[index])
 
     def show(self, measure: str, everything: np.ndarray, kept: np.ndarray, chosen: Range) -> None:
         """Draw a histogram of `everything[kept]` over the range of `everything`; bars inside `chosen` are on.
@@ -224,13 +204,35 @@ class Histogram(anywidget.AnyWidget):
         counts = np.bincount(bins[bins >= 0], minlength=len(ranges)) if ranges else np.zeros(0, np.int64)
         self._ranges = ranges
         unknown = int(kept.sum()) - len(values)
-        with self.hold_sync():
-            self.name = NAMES[measure]
-            self.bars = [
-                {"label": _bar_label(measure, *ends), "n": int(n), "on": chosen != EVERYTHING and _inside(ends, chosen)}
-                for ends, n in zip(ranges, counts, strict=True)
-            ]
-            self.caption = f"{len(values):,} tokens, square-root scale" + (f"; {unknown:,} unknown" * (unknown > 0))
+        self.bars = [
+            {"label": _bar_label(measure, *ends), "n": int(n), "on": chosen != EVERYTHING and _inside(ends, chosen)}
+            for ends, n in zip(ranges, counts, strict=True)
+        ]
+        self.caption = f"{len(values):,} tokens, square-root scale" + (f"; {unknown:,} unknown" * (unknown > 0))
+        self.html = _bars_html(NAMES[measure], self.bars, self.caption)
+
+
+def _bars_html(name: str, bars: Sequence[dict[str, Any]], caption: str) -> str:
+    """Return bars as buttons, for the keyboard and screen readers, and a table of the same counts, as HTML."""
+    most = max([1, *(one["n"] for one in bars)])
+    buttons, lines = "", ""
+    for index, one in enumerate(bars):
+        words = f"{one['label']}: {one['n']:,} tokens"
+        buttons += (
+            f'<button type="button" class="tl-hist-bar" tabindex="-1" data-press="{index}" title="{words}" '
+            f'aria-label="{words}" aria-pressed="{str(one["on"]).lower()}">'
+            f'<span class="tl-hist-fill" style="height:{(one["n"] / most) ** 0.5:.0%}"></span></button>'
+        )
+        on = "on" if one["on"] else ""
+        lines += f'<tr><td>{one["label"]}</td><td class="tl-number">{one["n"]:,}</td><td>{on}</td></tr>'
+    first, last = (bars[0]["label"], bars[-1]["label"]) if bars else ("", "")
+    return (
+        f'<div class="tl-hist"><div class="tl-hist-bars" role="group" aria-label="{name}: click a bar to filter">'
+        f'{buttons}</div><div class="tl-hist-ends"><span>{first}</span><span>{caption}</span><span>{last}</span></div>'
+        '<details class="tl-note"><summary>Show as a table</summary><table class="tl-table tl-hist-table"><thead><tr>'
+        f'<th>{name}</th><th class="tl-number">Tokens</th><th>Filter</th></tr></thead><tbody>{lines}</tbody></table>'
+        "</details></div>"
+    )
 
 
 def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:

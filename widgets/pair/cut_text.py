@@ -94,7 +94,7 @@ def _chip(vocabulary: Vocabulary, side: int, span: Span, colour: int, alone: boo
     token_id, start, end = span
     return (
         f'<span class="tl-chip tl-chip-{colour}{" tl-alone" * alone}" role="button" tabindex="-1" '
-        f'data-token="{side} {token_id}" title="{escape(_explain(vocabulary, token_id, end - start))}">'
+        f'data-press="{side} {token_id}" title="{escape(_explain(vocabulary, token_id, end - start))}">'
         f"{escape(vocabulary.label(token_id))}</span>"
     )
 

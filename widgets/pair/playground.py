@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as w
-import traitlets as t
 
 from tokalign_lab.merges import TokenHistories
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.part import Box, bar, html, status_html
+from ..common.press_html import PressHtml
 from .cut_text import clipped, cut_html, history_html
 
 ORDINALS = ("Third", "Fourth")
-
-
-class CutText(anywidget.AnyWidget):
-    """Shows `cut_html`; calls `on_token` with the tokenizer's number and the token id when the user clicks a token."""
-
-    _esm = Path(__file__).parent / "cut_text.js"
-    html = t.Unicode("").tag(sync=True)
-
-    def __init__(self, on_token: Callable[[int, int], Any]) -> None:
-        super().__init__()
-        self.on_token = on_token
-        self.on_msg(self._on_message)
-
-    def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        self.on_token(*content["token"])
 
 
 class Playground(Box):
@@ -72,7 +55,7 @@ class Playground(Box):
             for place, name in zip(ORDINALS, [*others, "", ""], strict=False)
         ]  # fmt: skip
         self.more = bar(*self._others)
-        self.cuts, self.history = CutText(self.guarded(self._explain)), html("tl-history")
+        self.cuts, self.history = PressHtml(self.guarded(self._explain)), html("tl-history")
         super().__init__([self.sentence, self.cuts, self.history])
 
     @property
@@ -108,7 +91,9 @@ class Playground(Box):
 
         self.newest(work, show, failed=self.clear)
 
-    def _explain(self, side: int, token_id: int) -> None:
+    def _explain(self, pressed: str) -> None:
+        """Show the history of a token: "0 17" is token 17 of the first tokenizer."""
+        side, token_id = map(int, pressed.split())
         vocabulary = self._shown[side]
         if vocabulary.fingerprint not in self._histories:
             self.history.value = status_html(f"Reading the merges of {vocabulary.name} …", "tl-busy")

@@ -254,7 +254,7 @@ class TestMaps:
     def test_colours(self, cache: Path, colour_by: str) -> None:
         panel = self.panel()
         panel.lab_state.colour_by = colour_by
-        assert panel._controls.colour.value == colour_by
+        assert panel._colour.value == colour_by
         assert f"<th>{colours.WORDS[colour_by]}</th>" in panel._notes.classes.value
         assert panel._error.value == ""
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 from tokalign_lab.widgets.maps import colours
 from tokalign_lab.widgets.maps import panel as map_panel
 from tokalign_lab.widgets.maps.colours import NO_NUMBER, Colouring
-from tokalign_lab.widgets.maps.controls import job_words
 from tokalign_lab.widgets.maps.figure import BACKGROUND, HIGHLIGHT, MOST_LINES, SIGNS, WHOLE
+from tokalign_lab.widgets.maps.layout_job import job_words
 from tokalign_lab.widgets.maps.view import EDGE, MapView
 from tokalign_lab.widgets.maps.words import MapWords
 
@@ -68,7 +69,7 @@ def make_colouring(n: int = 8, sources: int = 6) -> tuple[Colouring, dict[str, T
     lexicon = make_lexicon(WORDS if n == len(WORDS) else [f"w{i}" for i in range(n)], sources)
     vectors = {"source": make_vectors(sources), "target": make_vectors(n, 1)}
     view = LexiconView(lexicon, Labels(lexicon))
-    return Colouring(view, vectors, {"source": None, "target": None}), vectors
+    return Colouring(view, vectors), vectors
 
 
 def box(panel: MapPanel, space: str, points: list[int]) -> None:
@@ -219,12 +220,13 @@ class TestWords:
     def test_hover_and_card_show_everything(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
         lexicon = make_lexicon([f"w{i}" for i in range(400)], 300)
         view = LexiconView(lexicon, Labels(lexicon))
+        view.labels.vocabularies = {"source": smollm_vocabulary, "target": sp32k_vocabulary}
         vectors = {"source": make_vectors(300), "target": make_vectors(400, 1)}
-        vocabularies = {"source": smollm_vocabulary, "target": sp32k_vocabulary}
-        words = MapWords(view, vocabularies, Colouring(view, vectors, vocabularies))
+        words = MapWords(view, Colouring(view, vectors))
         token = 350
         hover = words.hover("target", token)
-        for told in ("w350", "id 350", "← s50", "aligned, score", "margin", "times in the text", "bytes "):
+        label, source = escape(sp32k_vocabulary.label(token)), escape(smollm_vocabulary.label(50))
+        for told in (label, "id 350", f"← {source}", "aligned, score", "margin", "times in the text", "bytes "):
             assert told in hover
         card = words.card("target", token)
         for told in (
@@ -245,7 +247,7 @@ class TestWords:
         lexicon.table.loc[35, ["target_count", "source_count"]] = 4, 7
         view = LexiconView(lexicon, Labels(lexicon))
         vectors = {"source": make_vectors(30), "target": make_vectors(20, 1)}
-        colouring = Colouring(view, vectors, {"source": None, "target": None})
+        colouring = Colouring(view, vectors)
         assert colouring.values("frequency", "target", np.array([35])).tolist() == [4]
         source_id = int(lexicon.table.loc[35, "source_id"])
         known = vectors["source"].counts[vectors["source"].positions_of([source_id])[0]]
@@ -355,7 +357,7 @@ class TestPanel:
         state.query = Query(text="w11")
         assert signs(panel, "pinned") == [3]
         assert signs(panel, "found") == [11, *range(110, 120)]
-        panel._controls.worst.value = True
+        panel._worst.value = True
         assert signs(panel, "worst") == list(range(350, 400))  # scores decrease with the id
         assert "found (" in panel._notes.legend.value
         state.query = Query()
@@ -369,11 +371,11 @@ class TestPanel:
 
     def test_the_search_is_shared_with_the_lab(self) -> None:
         panel = make_panel()
-        panel._controls.search.value = "東"
+        panel._search.value = "東"
         assert panel.lab_state.query.text == "東"
         panel.lab_state.query = Query(text="(", regex=True)
         assert "not a regular expression" in panel._error.value
-        assert panel._controls.search.value == "("
+        assert panel._search.value == "("
         panel.lab_state.query = Query()
         assert panel._error.value == ""
 
@@ -447,12 +449,13 @@ class TestPanel:
     def test_closed_panels_do_not_react(self) -> None:
         state = LabState()
         panel = make_panel(state)
+        shades = panel._drawing.shades
         panel.close()
         state.select("target", [1])
         state.colour_by = "score"
         state.query = Query(text="w")
         assert highlighted(panel) == {"source": [], "target": []}
-        assert panel._drawing.colour_by == "origin"
+        assert panel._drawing.shades is shades
         panel.close()  # closing twice is allowed
 
     def test_the_copied_code_shows_the_same_view(self) -> None:
@@ -472,7 +475,7 @@ class TestPanel:
 
     def test_the_view_is_stored_on_disk(self, tmp_path: Path) -> None:
         panel = make_panel(LabState(tmp_path / "lab.json"), n=40, sources=30, shared=False)
-        panel._controls.worst.value = True
+        panel._worst.value = True
         look_at(panel, target=[0.25, -0.5, 0.3])
         again = LabState(tmp_path / "lab.json")
         opened = make_panel(again, n=40, sources=30, **again.looks["maps"])
@@ -493,7 +496,7 @@ class TestJob:
         assert np.array_equal(sent, panel._map.xy["target"])
         assert not np.allclose(sent, panel._drawing.maps["target"].points[:, :2])
         assert panel._drawing.layer.views["source"] == list(WHOLE)  # the view of one layout does not fit another
-        assert panel._controls.methods["umap"].disabled
+        assert panel._methods["umap"].disabled
 
     def test_progress_comes_from_umap_s_own_epochs(self) -> None:
         told: list[tuple[float, str]] = []

@@ -20,7 +20,6 @@ from tokalign_lab.plots.maps import NO_VALUE, ORIGIN_COLOURS
 from tokalign_lab.plots.theme import PALETTE
 from tokalign_lab.spelling import script_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.state import SPACES
 from ..lexicon.view import LexiconView
@@ -64,13 +63,10 @@ class Colouring:
     ----------
     view : the lexicon
     vectors : token vectors of both spaces
-    vocabularies : vocabulary of each space, for the tokens' bytes; None: scripts are found from the labels
     """
 
-    def __init__(
-        self, view: LexiconView, vectors: Mapping[str, TokenVectors], vocabularies: Mapping[str, Vocabulary | None]
-    ) -> None:
-        self._view, self._vectors, self._vocabularies = view, vectors, vocabularies
+    def __init__(self, view: LexiconView, vectors: Mapping[str, TokenVectors]) -> None:
+        self._view, self._vectors = view, vectors
         self.neighbourhoods = Neighbourhoods(vectors["source"], vectors["target"], view.source_of)
         self.has_vectors = all(some.is_stored for some in vectors.values())
         self._overlap = np.full(len(view.source_of), np.nan, dtype=np.float32)
@@ -121,7 +117,7 @@ class Colouring:
         """Return the script of a token (see `spelling.script_of`); "special" for a control token."""
         known = self._scripts[space]
         if token_id not in known:
-            vocabulary = self._vocabularies[space]
+            vocabulary = self._view.labels.vocabularies[space]
             if vocabulary is None:
                 known[token_id] = script_of(self._view.labels.of(space, token_id).encode())
             else:

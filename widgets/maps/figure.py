@@ -20,7 +20,7 @@ from plotly.colors import convert_colors_to_same_type
 from tokalign_lab.plots.maps import MAP_HEIGHT
 
 from ..common.part import html
-from ..common.state import SPACES
+from ..common.state import SPACES, LabState
 from .colours import Colouring
 from .view import MapView
 from .words import MapWords
@@ -75,8 +75,7 @@ class MapFigure:
     titles : titles of the two maps
     views : part of each map that is in view
     linked : whether both maps have one coordinate system, so that panning or zooming one moves the other
-    colour_by : a name of `COLOURINGS`
-    theme : "light" or "dark"
+    state : the shared view, for its `colour_by` and `theme`
 
     Attributes
     ----------
@@ -92,17 +91,16 @@ class MapFigure:
         titles: tuple[str, str],
         views: Mapping[str, View],
         linked: bool,
-        colour_by: str,
-        theme: str,
+        state: LabState,
     ) -> None:
         self._points, self._words, self._colouring = points, words, colouring
         self._lock = threading.RLock()
-        self._theme, self.colour_by = theme, colour_by
+        self._state = state
         self.highlighted: dict[str, np.ndarray] = {space: np.zeros(0, dtype=np.uint32) for space in SPACES}
-        self.shades = colouring.shades(colour_by, theme)
+        self.shades = colouring.shades(state.colour_by, state.theme)
         self._codes = self._coded()
         self.maps = {space: self._map(space) for space in SPACES}
-        self.layer = MapLayer(highlight=HIGHLIGHT[theme])
+        self.layer = MapLayer()
         self.layer.add_class("tl-map-layer")
         self._colour()
         self.show_views(views, linked)
@@ -219,10 +217,10 @@ class MapFigure:
 
     def recolour(self) -> None:
         """Give the points their current colours; discard the result if the colouring or the theme changed meanwhile."""
-        wanted = self.colour_by, self._theme
+        wanted = self._state.colour_by, self._state.theme
         shades = self._colouring.shades(*wanted)
         with self._lock:
-            if wanted != (self.colour_by, self._theme):
+            if wanted != (self._state.colour_by, self._state.theme):
                 return  # the code that changed it calls this again
             self.shades = shades
             self._colour()
@@ -234,18 +232,13 @@ class MapFigure:
 
     def _colour(self) -> None:
         palette = [[*colour, 1.0] for colour in convert_colors_to_same_type(self.shades.palette, colortype="tuple")[0]]
-        bright = convert_colors_to_same_type([HIGHLIGHT[self._theme]], colortype="tuple")[0][0]
+        theme = self._state.theme
+        self.layer.highlight = HIGHLIGHT[theme]
+        bright = convert_colors_to_same_type([HIGHLIGHT[theme]], colortype="tuple")[0][0]
         for plot in self.maps.values():
             with plot.hold_sync():
-                plot.background_color = BACKGROUND[self._theme]
+                plot.background_color = BACKGROUND[theme]
                 plot.lasso_color = [*bright, 1.0]
                 plot.color = palette
                 # One entry for each colour of the palette, or else highlighted points keep their colour.
                 plot.color_selected = plot.color_hover = [[*bright, 1.0]] * len(palette)
-
-    def set_theme(self, theme: str) -> None:
-        """Use the colours of this theme."""
-        with self._lock:
-            self._theme = theme
-            self.layer.highlight = HIGHLIGHT[theme]
-        self.recolour()

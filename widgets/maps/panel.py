@@ -10,28 +10,31 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ipywidgets as w
 import numpy as np
 import pandas as pd
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
-from tokalign_lab.projection import FIT_ON, Projection, project, share_a_space
+from tokalign_lab.projection import FIT_ON, METHODS, Projection, project, share_a_space
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.numbers import meanings
 from ..common.panel import Panel, mark_html
-from ..common.part import Folds, html
+from ..common.part import Folds, bar, html
 from ..common.state import SPACES, LabState
 from ..lexicon.view import Labels, LexiconView, opened, vocabularies_of
-from .colours import Colouring
-from .controls import LayoutJob, MapControls
+from .colours import WORDS, Colouring
 from .figure import WHOLE, Ids, MapFigure, View
+from .layout_job import LayoutJob
 from .notes import MapNotes, NeighbourTables, PairTable
 from .view import MapView, marked_tokens, pairs_of, with_partners
 from .words import MapWords
@@ -84,23 +87,22 @@ class MapPanel(Panel):
         super().__init__("Embedding maps", "tl-maps", state)
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
         self._vectors = [source_vectors, target_vectors]
-        self._vocabularies = {"source": source, "target": target}
-        self._fit_on, self._worst = fit_on, worst
+        self._fit_on = fit_on
         self._selecting = threading.Lock()  # held while a selection is drawn, so that two are never mixed
         self._map = MapView(self.view, source_vectors, target_vectors)
-        self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
-        self._words = MapWords(self.view, self._vocabularies, self._colouring)
+        self._colouring = Colouring(self.view, self._map.vectors)
+        self._words = MapWords(self.view, self._colouring)
         self._job = LayoutJob(self._vectors, fit_on, self.lab_state, self._on_laid_out)
-        self._marked = self._to_mark()
         one_space = share_a_space(source_vectors, target_vectors)
         self._shared = one_space if shared is None else shared
+        self._make_controls(one_space or self._shared, worst)
+        self._marked = self._to_mark()
         self._wanted = views
         self._method = method if method == "pca" or self._job.cached(method, self._shared) else "pca"
-        self._build(lexicon.provenance, one_space)
+        self._build(lexicon.provenance)
         self._watch(lambda _change: self._show_selection(), "selection")
         self._watch(lambda _change: self._remark(), "pins", "query")
-        self._watch(self._on_colours, "colour_by")
-        self._watch(self._on_new_theme, "theme")
+        self._watch(lambda _change: self._show_colours(), "colour_by", "theme")
         self._show_selection()
         self.newest(self._measure, about="colours")
         if method != self._method:
@@ -129,31 +131,55 @@ class MapPanel(Panel):
         panel.align_run = run
         return panel
 
-    def _build(self, provenance: dict[str, Any], one_space: bool) -> None:
+    def _make_controls(self, one_space: bool, worst: bool) -> None:
+        """Make the controls; `one_space`: one layout for both maps is possible."""
+        state = self.lab_state
+        self._colour = self.menu(
+            "Colour by", lambda by: setattr(state, "colour_by", by),
+            options=[(name, key) for key, name in WORDS.items()], value=state.colour_by,
+            tooltip="Meaning of the points' colours",
+        )  # fmt: skip
+        self._layouts = self.menu(
+            "Layout", lambda _shared: self.lay_out(self._method), value=self._shared,
+            options=[*([("One layout for both", True)] if one_space else []), ("Each map by itself", False)],
+            tooltip="One layout: partners should have the same position; each by itself: compare neighbourhoods",
+        )  # fmt: skip
+        self._search = self.entry(
+            "Search", self._on_search, value=state.query.text, continuous_update=False,
+            placeholder="a token, then Enter", tooltip="Mark tokens with this text", layout={"width": "300px"},
+        )  # fmt: skip
+        self._worst = self.control(
+            w.ToggleButton, "Mark the worst", lambda _worst: self._on_worst(), value=worst,
+            tooltip="Mark the 50 pairs with the lowest score", layout={"width": "auto"},
+        )  # fmt: skip
+        self._methods = {
+            name: self.button(f"Arrange by {name.upper()}", partial(self.lay_out, name), METHODS[name])
+            for name in ("pca", "umap")
+        }
+        clear = self.button("Clear selection", state.clear_selection, "Remove all highlights")
+        whole = self.button("Whole maps", self._show_all, "Show all of both maps again")
+        self._controls = bar(self._colour, self._search, self._worst, clear, whole)
+
+    def _build(self, provenance: dict[str, Any]) -> None:
         state = self.lab_state
         source, target = project(self._vectors, self._method, self._shared, self._fit_on)
         self._map.place(source, target, self._shared)
         titles = (f"Source: {provenance['source']['name']}", f"Target: {provenance['target']['name']}")
         self._drawing = MapFigure(
-            self._map, self._words, self._colouring, titles, self._taken_views(), self._shared, state.colour_by,
-            state.theme,
-        )  # fmt: skip
+            self._map, self._words, self._colouring, titles, self._taken_views(), self._shared, state
+        )
         self._drawing.mark(self._marked)
         ids = with_partners(self.view, state.selection)
         self._drawing.highlight(ids)
         self._drawing.join(pairs_of(self.view, ids["target"]))
         self.figure = self._drawing.widget
-        self._controls = MapControls(
-            state, self.lay_out, lambda: self.lay_out(self._method), self._on_worst, self._show_all,
-            one_space or self._shared, self._shared, self._worst,
-        )  # fmt: skip
         self._notes = notes = MapNotes(self._map, self._words)
         self.table = PairTable(self.view)
         self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
         about = html("", HOW_TO + meanings(("points", "pairs", "hub", "selected")))
         folds = Folds(
             {
-                "Layout": ("how the maps are arranged", [self._controls.layout_bar]),
+                "Layout": ("how the maps are arranged", [bar(self._layouts, *self._methods.values())]),
                 "Details": ("usage of the maps, tokens by colour, meaning of the numbers", [about, notes.classes]),
             }
         )
@@ -182,19 +208,18 @@ class MapPanel(Panel):
     def _own_state(self) -> dict[str, Any]:
         views = self._drawing.layer.views
         whole = all(tuple(view) == WHOLE for view in views.values())
-        return dict(
-            zip(self.VIEW_OPTIONS, (self._method, self._shared, self._worst, None if whole else views), strict=True)
-        )
+        options = (self._method, self._shared, self._worst.value, None if whole else views)
+        return dict(zip(self.VIEW_OPTIONS, options, strict=True))
 
     def _call(self) -> list[str]:
-        named = [f"{space}={space}" for space, vocabulary in self._vocabularies.items() if vocabulary is not None]
+        named = [f"{space}={space}" for space, held in self.view.labels.vocabularies.items() if held is not None]
         settings = {"fit_on": self._fit_on, **self._own_state()}
         given = ["lexicon", "source_vectors", "target_vectors", *named] if self.align_run is None else []
         return [*given, *(f"{name}={value!r}" for name, value in settings.items())]
 
     def lay_out(self, method: str) -> None:
         """Arrange both maps by "pca" or "umap"; UMAP is computed in a separate process unless it is in the cache."""
-        shared = self._controls.layouts.value
+        shared = self._layouts.value
         self._show_status(f"Arranging by {method.upper()} …")
 
         def work(_wanted: object) -> list[Projection] | None:
@@ -213,7 +238,7 @@ class MapPanel(Panel):
 
     def _on_laid_out(self, method: str, shared: bool) -> None:
         if not self.closed:
-            self._controls.layouts.value = shared
+            self._layouts.value = shared
             self.lay_out(method)
 
     def _place(self, found: list[Projection], method: str, shared: bool) -> None:
@@ -238,7 +263,7 @@ class MapPanel(Panel):
 
     def _measure(self, is_current: Callable[[], bool]) -> None:
         """Compute the missing values of the colouring in chunks, then recolour the points."""
-        parts = self._colouring.unmeasured(self._drawing.colour_by)
+        parts = self._colouring.unmeasured(self.lab_state.colour_by)
         for done, ids in enumerate(parts):
             if not is_current():
                 return
@@ -249,7 +274,7 @@ class MapPanel(Panel):
             self._describe()
 
     def _remark(self) -> None:
-        self._controls.follow_state()
+        self._follow_state()
 
         def work(is_current: Callable[[], bool]) -> None:
             time.sleep(SETTLED_S)
@@ -267,35 +292,34 @@ class MapPanel(Panel):
         """Return the tokens to mark; an invalid regular expression is shown as an error and finds none."""
         self.clear_error()
         try:
-            return marked_tokens(self.view, self.lab_state, self._worst)
+            return marked_tokens(self.view, self.lab_state, self._worst.value)
         except InputError as error:
             self.show_error(error)
-            return marked_tokens(self.view, LabState(pins=self.lab_state.pins), self._worst)
+            return marked_tokens(self.view, LabState(pins=self.lab_state.pins), self._worst.value)
 
     def _on_worst(self) -> None:
-        self._worst = self._controls.worst.value
         self._store_view("maps", self._own_state())
         self._remark()
 
-    def _on_colours(self, change: Any) -> None:
-        self._controls.follow_state()
-        self._drawing.colour_by = change["new"]
-        self._show_colours()
+    def _follow_state(self) -> None:
+        """Update the controls from the state."""
+        with self.quiet():
+            self._colour.value = self.lab_state.colour_by
+            self._search.value = self.lab_state.query.text
+
+    def _on_search(self, text: str) -> None:
+        if text != self.lab_state.query.text:
+            self.lab_state.query = replace(self.lab_state.query, text=text)
 
     def _show_colours(self) -> None:
+        self._follow_state()
+
         def work(is_current: Callable[[], bool]) -> None:
             self._drawing.recolour()
             self._describe()
             self._measure(is_current)
 
         self.newest(work, about="colours")
-
-    def _on_new_theme(self, _change: Any) -> None:
-        def work(_is_current: Callable[[], bool]) -> None:
-            self._drawing.set_theme(self.lab_state.theme)
-            self._describe()
-
-        self.newest(work, about="theme")
 
     def _on_pick(self, space: str, ids: list[int]) -> None:
         if ids:
@@ -343,12 +367,15 @@ class MapPanel(Panel):
 
     def _describe(self) -> None:
         """Update the legend, the table of tokens by colour and the status line."""
-        self._notes.describe(self._drawing.shades, self._drawing.colour_by, self._marked)
+        self._notes.describe(self._drawing.shades, self.lab_state.colour_by, self._marked)
         self._show_status()
 
     def _show_status(self, doing: str = "", busy: bool = True) -> None:
+        """Show the current work; `busy`: it computes a layout, so that no other can be asked for."""
         self._notes.show_status(self._method, doing)
-        self._controls.arranged(self._method, self._shared, bool(doing) and busy)
+        here = self._shared == self._layouts.value
+        for name, control in self._methods.items():
+            control.disabled = (bool(doing) and busy) or (here and name == self._method)
         self._write_head()
 
     def _write_head(self) -> None:

@@ -5,14 +5,12 @@ This module contains no widgets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.runs.words import fixed
-from tokalign_lab.vocabulary import Vocabulary
 
 from ..lexicon.view import LexiconView
 from .colours import NOTHING, Colouring
@@ -27,18 +25,12 @@ class MapWords:
 
     Parameters
     ----------
-    view : the lexicon
-    vocabularies : vocabulary of each space, for bytes and the tokenizer's own strings; None: these are omitted
+    view : the lexicon; without its vocabularies, bytes and the tokenizers' own strings are omitted
     colouring : provides origin, script, margin, hubness and neighbour overlap
     """
 
-    def __init__(
-        self,
-        view: LexiconView,
-        vocabularies: Mapping[str, Vocabulary | None],
-        colouring: Colouring,
-    ) -> None:
-        self._view, self._vocabularies, self._colouring = view, vocabularies, colouring
+    def __init__(self, view: LexiconView, colouring: Colouring) -> None:
+        self._view, self._vocabularies, self._colouring = view, view.labels.vocabularies, colouring
 
     def name(self, space: str, token_id: int) -> str:
         """Return the token's label as text."""

@@ -1,7 +1,6 @@
-"""The controls of the maps, and the run that computes their layout.
+"""The run that computes a layout of the maps.
 
-Controls change the shared state or call the panel, and they show the shared state. A layout's run is found again by its
-vectors and parameters, so that no layout is computed twice.
+It is found again by its vectors and parameters, so that no layout is computed twice.
 """
 
 from __future__ import annotations
@@ -9,15 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as w
-
 from tokalign_lab.files import cache_folder
-from tokalign_lab.projection import METHODS, cache_path, is_known
+from tokalign_lab.projection import cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
@@ -26,78 +21,8 @@ from tokalign_lab.runs.words import duration
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.job import RunBox
-from ..common.part import Bar, bar, shown
+from ..common.part import shown
 from ..common.state import SPACES, LabState
-from .colours import WORDS
-
-
-class MapControls(Bar):
-    """A bar of controls; those of the layout are in `layout_bar`.
-
-    Parameters
-    ----------
-    state : the shared view
-    lay_out : called with the name of a method to arrange both maps by
-    on_layout, on_worst : called when the user changes "Layout" or "Mark the worst"
-    on_whole : called to show all of both maps
-    one_space : whether the vectors of both maps are in one space, so that one layout for both is possible
-    shared, worst : initial values of "Layout" and "Mark the worst"
-    """
-
-    def __init__(
-        self,
-        state: LabState,
-        lay_out: Callable[[str], None],
-        on_layout: Callable[[], None],
-        on_worst: Callable[[], None],
-        on_whole: Callable[[], None],
-        one_space: bool,
-        shared: bool,
-        worst: bool,
-    ) -> None:
-        self._state = state
-        self.colour = self.menu(
-            "Colour by", lambda by: setattr(state, "colour_by", by),
-            options=[(name, key) for key, name in WORDS.items()], value=state.colour_by,
-            tooltip="Meaning of the points' colours",
-        )  # fmt: skip
-        self.layouts = self.menu(
-            "Layout", lambda _shared: on_layout(), value=shared,
-            options=[*([("One layout for both", True)] if one_space else []), ("Each map by itself", False)],
-            tooltip="One layout: partners should have the same position; each by itself: compare neighbourhoods",
-        )  # fmt: skip
-        self.search = self.entry(
-            "Search", self._on_search, value=state.query.text, continuous_update=False,
-            placeholder="a token, then Enter", tooltip="Mark tokens with this text", layout={"width": "300px"},
-        )  # fmt: skip
-        self.worst = self.control(
-            w.ToggleButton, "Mark the worst", lambda _worst: on_worst(), value=worst,
-            tooltip="Mark the 50 pairs with the lowest score",
-        )  # fmt: skip
-        self.worst.layout.width = "auto"
-        self.methods = {
-            name: self.button(f"Arrange by {name.upper()}", partial(lay_out, name), METHODS[name])
-            for name in ("pca", "umap")
-        }
-        clear = self.button("Clear selection", state.clear_selection, "Remove all highlights")
-        whole = self.button("Whole maps", on_whole, "Show all of both maps again")
-        self.layout_bar = bar(self.layouts, *self.methods.values())
-        super().__init__([self.colour, self.search, self.worst, clear, whole])
-
-    def _on_search(self, text: str) -> None:
-        if text != self._state.query.text:
-            self._state.query = replace(self._state.query, text=text)
-
-    def follow_state(self) -> None:
-        """Update the controls from the state."""
-        with self.quiet():
-            self.colour.value = self._state.colour_by
-            self.search.value = self._state.query.text
-
-    def arranged(self, method: str, shared: bool, busy: bool) -> None:
-        """Disable the button of the current layout, or all layout buttons while a layout is being computed."""
-        for name, control in self.methods.items():
-            control.disabled = busy or (name == method and shared == self.layouts.value)
 
 
 class LayoutJob(RunBox):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.chain import Chain, rearrange_settings
+from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.widgets import Lab
@@ -37,6 +39,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
 
 def finish(run: RunFolder) -> RunFolder:
     run.update(state="finished")
+    made = run.path / {"align": "alignment/lexicon.parquet"}.get(run.info()["kind"], "model/config.json")
+    made.parent.mkdir(exist_ok=True)
+    made.touch()
     return run
 
 
@@ -180,8 +185,6 @@ def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
     assert step_states(work)["model"] == "stopped"
     assert step_states(work)["export"] == "to do"
     finish(made)
-    (made.path / "model").mkdir()
-    (made.path / "model" / "config.json").touch()
     assert (step_states(work)["model"], step_states(work)["export"]) == ("done", "ready")
     assert str(made.path / "model") in export_html(made, None)
     assert "no model" in export_html(None, None).lower()
@@ -190,6 +193,7 @@ def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
 def test_a_deleted_model_is_missing(tmp_path: Path, work: Chain) -> None:
     finish(work.align(text=["default"]))
     made = finish(work.rearrange())
+    shutil.rmtree(made.path / "model")
     states = step_states(work)
     assert (states["model"], states["export"]) == ("missing", "to do")
     assert "delete its run on the tab Runs" in next_html(states, tmp_path, recorded=False)
@@ -200,9 +204,27 @@ def test_a_deleted_model_is_missing(tmp_path: Path, work: Chain) -> None:
     panel = LabPanels(work, work._view).rearranging(made)
     assert "the new model was deleted" in panel._line.value
     panel.close()
+    finish(made)
     tuned = finish(work.tune(steps=8))
-    (made.path / "model").mkdir()
-    (made.path / "model" / "config.json").touch()
+    shutil.rmtree(tuned.path / "model")
     assert (step_states(work)["recovery"], step_states(work)["export"]) == ("missing", "ready")
-    assert "the model of the step Recovery was deleted" in next_html(step_states(work), tmp_path, recorded=False)
+    assert "the result of the step Recovery was deleted" in next_html(step_states(work), tmp_path, recorded=False)
     assert "the tuned one was deleted" in export_html(made, tuned)
+
+
+def test_a_step_whose_input_was_deleted_is_refused(work: Chain) -> None:
+    aligned = finish(work.align(text=["default"]))
+    made = finish(work.rearrange())
+    tuned = finish(work.tune(steps=8))
+    shutil.rmtree(made.path / "model")
+    for settings in ({"steps": 9}, {"steps": 8, "restart": True}):
+        with pytest.raises(InputError, match=r"The model of the run rearrange-.* was deleted; delete that run"):
+            work.tune(**settings)
+    assert work.tune(steps=8).path == tuned.path  # nothing starts
+    with pytest.raises(InputError, match=f"The model that {tuned.name} tuned was deleted"):
+        start_again(tuned, {"steps": 9})
+    shutil.rmtree(aligned.path / "alignment")
+    with pytest.raises(InputError, match=r"The lexicon of the run align-.* was deleted; delete that run"):
+        work.rearrange(calibrate=False)
+    assert (step_states(work)["lexicon"], step_states(work)["model"]) == ("missing", "missing")
+    assert {run.name for run in work.root.iterdir() if run.is_dir()} == {aligned.name, made.name, tuned.name}

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokalign_lab.runs.chain import NO_MODEL, Chain
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains
+from tokalign_lab.runs.results import has_result, lost_result
 
 from .common.panel import mark_of
 from .common.part import Bar, Box, bar, html, shown, status_html
@@ -28,26 +29,14 @@ _WORDS = {"finished": "done", "queued": "waiting", "running": "running", "paused
 def step_states(work: Chain) -> dict[str, str]:
     """Return the state of each step: "to do", "waiting", "running", "paused", "done", "missing", "ready" or "stopped".
 
-    "missing" is a model that was deleted after its run had finished.
+    "missing" is a lexicon or model that was deleted after its run had finished; "not included", that of a recorded run.
     """
     runs = {step: work.find(kind) for step, kind in _RUN_OF.items()}
     states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
-    for step in ("model", "recovery"):
-        run = runs[step]
-        if run is not None and lost_model(run):
-            states[step] = "missing"
-    made = any(run is not None and has_model(run) for run in (runs["model"], runs["recovery"]))
-    return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": "ready" if made else "to do"}
-
-
-def has_model(run: RunFolder) -> bool:
-    """Whether a run has finished and its model is still in its folder."""
-    return run.state == "finished" and (run.path / "model" / "config.json").is_file()
-
-
-def lost_model(run: RunFolder) -> bool:
-    """Whether a run has finished, but its model was deleted; a recorded run never had one."""
-    return run.state == "finished" and not run.recorded and not has_model(run)
+    states |= {step: "missing" for step, run in runs.items() if run is not None and lost_result(run)}
+    made = any(run is not None and has_result(run) for run in (runs["model"], runs["recovery"]))
+    export = "not included" if work.shows_recorded else "ready" if made else "to do"
+    return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": export}
 
 
 # What to do for a step that is "to do" or "ready", and the tab that shows its progress.
@@ -58,7 +47,7 @@ _TO_DO = {
     "export": ("use the model; the tab Export shows its folder and how to load it", "Export"),
 }
 _MAKE_AGAIN = "delete its run on the tab Runs to make it again"
-_RECORDED = "explore the tabs, then click “Back to your own runs” and choose a pair"
+_RECORDED = "explore the tabs, then click “Back to your own runs”"
 
 
 def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
@@ -71,9 +60,9 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
     recorded : whether a recorded run is shown
     """
     active = (one for one in _TO_DO if states[one] in ("running", "waiting"))
-    tuned = states["recovery"] == "done"  # then the rearranged model is no longer needed
-    open_steps = (one for one in _TO_DO if states[one] != "done" and not (one == "model" and tuned))
-    step = next(active, None) or next(open_steps, "export")
+    steps = [*_TO_DO]
+    done = [number for number, one in enumerate(steps, start=1) if states[one] == "done"]
+    step = next(active, None) or steps[max(done, default=0)]  # what led to a finished step is no longer needed
     (words, tab), state, name = _TO_DO[step], states[step], STEPS[step][0]
     if recorded:
         words = _RECORDED
@@ -82,7 +71,7 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
     elif state in ("paused", "stopped"):
         words = f"the step {name} is {state}; see why on the tab Runs, and resume it there"
     elif state == "missing":
-        words = f"the model of the step {name} was deleted; {_MAKE_AGAIN}"
+        words = f"the result of the step {name} was deleted; {_MAKE_AGAIN}"
     return (
         f'<div role="status">This lab replaces the tokenizer of a language model. <b>Next:</b> {words}.</div>'
         f'<div class="tl-note">All runs and results are stored in {escape(str(runs.resolve()))}.</div>'
@@ -131,6 +120,7 @@ class RecordedBar(Box):
         self._words.value = f'<div role="status">{words}</div>'
         shown(self._leave, recorded)
         self._show.button_style = "primary" if run is None else ""
+        self._show.description = "Show this recorded run" if recorded else "Look at a recorded run"
 
     def _toggle(self) -> None:
         self._wanted = not self._wanted
@@ -227,8 +217,8 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     runs = [run for run in (tuned, rearranged) if run is not None]
     if any(run.recorded for run in runs):
         return f'<div class="tl-empty" role="status">{escape(NO_MODEL)}</div>'
-    made = next((run for run in runs if has_model(run)), None)
-    deleted = any(lost_model(run) for run in runs)
+    made = next((run for run in runs if has_result(run)), None)
+    deleted = any(lost_result(run) for run in runs)
     if made is None:
         words = f"The model was deleted; {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
         return f'<div class="tl-empty" role="status">{words}</div>'

@@ -13,11 +13,11 @@ from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
+from tokalign_lab.runs.results import lost_result
 
 from .common.job import JobPanel
 from .common.state import LabState
 from .compare.panel import ComparePanel
-from .lab_boxes import lost_model
 from .lexicon.diagnosis import DiagnosisPanel
 from .lexicon.panel import LexiconPanel
 from .lexicon.view import Labels, LexiconView, vocabularies_of
@@ -93,7 +93,7 @@ class LabPanels:
         result = f"the new model is in {run.path / 'model'}"
         if run.recorded:
             result = "the new model is not included"
-        elif lost_model(run):
+        elif lost_result(run):
             result = "the new model was deleted"
         return JobPanel(run, "Rearranging the model", result, self.lab_state)
 

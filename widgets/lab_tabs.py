@@ -15,12 +15,13 @@ import ipywidgets as w
 
 from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.results import has_result
 
 from .common.background import submit
 from .common.job import JobPanel
 from .common.panel import Panel
 from .common.part import bar, html
-from .lab_boxes import FlowBar, RecordedBar, export_html, has_model, model_box, next_html, report_box, step_states
+from .lab_boxes import FlowBar, RecordedBar, export_html, model_box, next_html, report_box, step_states
 from .training.forms import TuneForm
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class LabTabs(Panel):
         work = self.lab_state.work
         chain = ("align", "rearrange", "adapt")
         steps = {"pair": chain[:1], "model": chain[:2], "recovery": chain, "export": chain, "runs": ()}[tab]
-        made = [has_model(run) for step in chain[1:] if (run := self.lab.work.find(step))]
+        made = [has_result(run) for step in chain[1:] if (run := self.lab.work.find(step))]
         return tuple(work.get(step) for step in steps), made if tab in ("model", "export") else []
 
     def _show(self) -> None:

@@ -16,6 +16,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.queue import find_or_start, locked, run_of, start_after, start_waiting
+from tokalign_lab.runs.results import lost_result
 
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
@@ -86,7 +87,7 @@ class Chain:
     def rearrange(self, calibrate: bool = True) -> RunFolder:
         """Rearrange the source model as soon as the alignment has finished, and calibrate it on the aligned text.
 
-        Raises `InputError` if there is no alignment, or it is a recorded run.
+        Raises `InputError` if there is no alignment, its lexicon was deleted, or it is a recorded run.
         """
         before = self._aligned()
         if before.recorded:
@@ -96,7 +97,10 @@ class Chain:
         return self._show("rearrange", self._after(before, "rearrange", settings))
 
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
-        """Tune the rearranged model on the aligned text; starts when rearranging has finished."""
+        """Tune the rearranged model on the aligned text; starts when rearranging has finished.
+
+        Raises `InputError` if the rearranged model was deleted, or it is from a recorded run.
+        """
         before = self.find("rearrange") or self.rearrange()
         if before.recorded:
             raise InputError(NO_MODEL)
@@ -143,9 +147,15 @@ class Chain:
         return run
 
     def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
-        """Return the run with these settings; it starts when `before` has finished."""
+        """Return the run with these settings; it starts when `before` has finished.
+
+        Raises `InputError` if it would start, but what `before` made was deleted.
+        """
         settings = _given(settings)
         run = run_of(kind, settings, self.root)
+        if (restart or not run.exists) and lost_result(before):
+            lost, name = "lexicon" if kind == "rearrange" else "model", before.title
+            raise InputError(f"The {lost} of the run {name} was deleted; delete that run, then make the {lost} again.")
         with locked(self.root):
             if not run.exists:
                 RunFolder.create(run.path, kind, settings)

@@ -36,6 +36,19 @@ def lexicon_path(run: RunFolder) -> Path | None:
     return path if path.is_file() else None
 
 
+_NEEDED = {"align": "alignment/lexicon.parquet", "rearrange": "model/config.json", "adapt": "model/config.json"}
+
+
+def has_result(run: RunFolder) -> bool:
+    """Whether a run of a lab's chain has finished and its lexicon or model is still in its folder."""
+    return run.state == "finished" and (run.path / _NEEDED[run.info()["kind"]]).is_file()
+
+
+def lost_result(run: RunFolder) -> bool:
+    """Whether a run has finished, but its lexicon or model was deleted; a recorded run never had one to use."""
+    return run.state == "finished" and not run.recorded and not has_result(run)
+
+
 def made_by(run: RunFolder) -> RunFolder | None:
     """Return the run that made the model which a run tuned; None if there is no such run (any more)."""
     before = RunFolder(run.place(run.info()["settings"].get("model") or "").parent)

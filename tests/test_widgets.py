@@ -381,8 +381,23 @@ class TestTable:
         table = RowTable([Column("a", "A", "")], on_row=pressed.append)
         table.chosen = 3
         assert pressed == []
-        table._handle_custom_msg({"row": 5}, [])
+        table._handle_custom_msg({"pressed": "row 5"}, [])
         assert (pressed, table.chosen) == ([5], 5)
+
+    def test_cells_are_escaped_and_a_missing_token_has_no_frame(self) -> None:
+        heads: list[str] = []
+        columns = [Column("a", "<A>", "<help>", sortable=True), Column("b", "B", "", True, kind="token")]
+        table = RowTable(columns, caption="<caption>")
+        table.on_heading = heads.append
+        table._handle_custom_msg({"pressed": "heading a"}, [])
+        table.sort, table.chosen = ["a", "down"], 2
+        table.show([1, 2], [["<b>", ""], ["x", "<i>"]])
+        assert heads == ["a"]
+        assert "&lt;A&gt; ▼" in table.html
+        assert 'aria-sort="descending"' in table.html
+        assert '<td>&lt;b&gt;</td><td class="tl-number">–</td>' in table.html
+        assert '"row 2" aria-selected="true"><td>x</td><td class="tl-number"><span class="tl-token">&lt;i' in table.html
+        assert not [tag for tag in ("<A>", "<b>", "<i>", "<help>", "<caption><") if tag in table.html]
 
     def test_pages_end_where_the_rows_end(self) -> None:
         drawn: list[list[int]] = []

@@ -7,17 +7,15 @@ itables would send all rows to the browser, and ipydatagrid is hardly maintained
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
-import anywidget
 import ipywidgets as w
 import traitlets as t
 
-from .part import Box, bar, html
-
-_HERE = Path(__file__).parent
+from .part import Box, bar, html, token
+from .press_html import PressHtml
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Column:
     titles: Mapping[str, str] = field(default_factory=dict)
 
 
-class RowTable(anywidget.AnyWidget):
+class RowTable(PressHtml):
     """A page of rows.
 
     Attributes
@@ -49,28 +47,28 @@ class RowTable(anywidget.AnyWidget):
     on_heading : called with a column's key when its heading is clicked
     """
 
-    _esm = _HERE / "table.js"
-    columns: t.List[dict[str, Any]] = t.List().tag(sync=True)
-    rows: t.List[dict[str, Any]] = t.List().tag(sync=True)
-    chosen = t.Int(-1).tag(sync=True)
-    sort: t.List[str] = t.List(default_value=["", "up"]).tag(sync=True)
-    caption = t.Unicode("").tag(sync=True)
+    rows: t.List[dict[str, Any]] = t.List()
+    chosen = t.Int(-1)
+    sort: t.List[str] = t.List(default_value=["", "up"])
+    caption = t.Unicode("")
 
     def __init__(
-        self, columns: Sequence[Column], hook: str = "", on_row: Callable[[int], Any] | None = None, **values: Any
+        self, columns: Sequence[Column], hook: str = "", on_row: Callable[[int], Any] | None = None, caption: str = ""
     ) -> None:
-        super().__init__(columns=[asdict(column) for column in columns], **values)
+        super().__init__(self._on_press)
         if hook:
             self.add_class(hook)
-        self.on_row = on_row
+        self.columns, self.caption, self.on_row = columns, caption, on_row
         self.on_heading: Callable[[str], Any] | None = None
-        self.on_msg(self._on_message)
+        self.observe(lambda _change: self._draw(), names=["rows", "chosen", "sort", "caption"])
+        self._draw()
 
-    def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        if "row" in content:
-            self.press(int(content["row"]))
-        elif self.on_heading is not None and "heading" in content:
-            self.on_heading(str(content["heading"]))
+    def _on_press(self, pressed: str) -> None:
+        what, _, key = pressed.partition(" ")
+        if what == "row":
+            self.press(int(key))
+        elif self.on_heading is not None:
+            self.on_heading(key)
 
     def press(self, key: int) -> None:
         """Simulate a click on this row."""
@@ -79,8 +77,43 @@ class RowTable(anywidget.AnyWidget):
             self.on_row(key)
 
     def show(self, keys: Sequence[int], cells: Sequence[Sequence[str]]) -> None:
-        """Show this page, with one message to the browser."""
+        """Show this page."""
         self.rows = [{"key": int(key), "cells": list(row)} for key, row in zip(keys, cells, strict=True)]
+
+    def _draw(self) -> None:
+        heads = "".join(map(self._heading, self.columns))
+        lines = "".join(
+            f'<tr tabindex="0" data-press="row {row["key"]}" aria-selected="{str(row["key"] == self.chosen).lower()}">'
+            f"{''.join(map(_cell, self.columns, row['cells']))}</tr>"
+            for row in self.rows
+        )
+        self.html = (
+            f'<div class="tl-table-scroll"><table class="tl-table"><caption>{escape(self.caption)}</caption>'
+            f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
+        )
+
+    def _heading(self, column: Column) -> str:
+        name, order = escape(column.label), ""
+        if column.sortable:
+            arrow, order = "", "none"
+            if column.key == self.sort[0]:
+                arrow, order = (" ▲", "ascending") if self.sort[1] == "up" else (" ▼", "descending")
+            name = f'<button type="button" class="tl-sort" data-press="heading {column.key}">{name}{arrow}</button>'
+        style = _NUMBER * column.numeric + f' aria-sort="{order}"' * bool(order)
+        return f'<th scope="col" title="{escape(column.help)}"{style}>{name}</th>'
+
+
+_NUMBER = ' class="tl-number"'
+
+
+def _cell(column: Column, value: str) -> str:
+    words = escape(value)
+    if column.kind == "token":
+        words = token(value) if value else "–"  # no frame, unlike a token whose label is –
+    elif column.kind == "origin":
+        words = f'<span class="tl-origin tl-origin-{words}">{words}</span>'
+    title = f' title="{escape(column.titles[value])}"' if value in column.titles else ""
+    return f"<td{_NUMBER * column.numeric}{title}>{words}</td>"
 
 
 class Pages(Box):

@@ -101,9 +101,7 @@ def test_every_warning_and_critical_finding_lists_its_tokens(
 
 
 def test_a_finding_without_tokens_has_a_disabled_button(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
-    panel = DiagnosisPanel(lexicon, *pair)
-    panel.diagnosis = Diagnosis([Finding("nothing here", "warn", "Seen.", "Do.")])
-    panel._draw()
+    panel = DiagnosisPanel(lexicon, *pair, found=Diagnosis([Finding("nothing here", "warn", "Seen.", "Do.")]))
     assert panel._list.children[0].children[1].disabled
 
 

@@ -6,6 +6,7 @@ the maps highlight them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -18,7 +19,6 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
 from tokalign_lab.evaluation.finding import MOST_IDS, Finding, several
-from tokalign_lab.progress import Progress
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -68,7 +68,8 @@ class DiagnosisPanel(Panel):
         self._vectors, self._model, self._found = vectors, model, found
         names = lexicon.provenance
         self._title = f"Diagnosis: {names['source']['name']} → {names['target']['name']}"
-        self._fine = self.check("Show passed checks too", lambda _yes: self._show_fine(), tooltip="List all checks")
+        self._fine = self.check("Show passed checks too", lambda _yes: self._show_rows(), tooltip="List all checks")
+        self._rows: list[tuple[Finding, w.HBox, w.Button]] = []
         self._again = self.button("Refresh", self.refresh, "Run all checks again")
         self._list = w.VBox()
         self._list.add_class("tl-findings")
@@ -123,22 +124,21 @@ class DiagnosisPanel(Panel):
                 if wanted():
                     self._show_status(f"Checking {len(self.lexicon):,} rows: {words} …")
 
-            return self._found or self._diagnose(report)
+            if self._found is not None:
+                return self._found
+            source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))
+            return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=report)
 
         def show(found: Diagnosis) -> None:
             self.clear_error()
             self.diagnosis, self._again.disabled = found, False
-            self._draw()
+            self._draw(found)
 
         def failed() -> None:
             self.headline(self._title, "The checks could not be run.")
             self._again.disabled = False
 
         self.newest(work, show, failed)
-
-    def _diagnose(self, report: Progress) -> Diagnosis:
-        source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))
-        return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=report)
 
     def show_tokens(self, name: str) -> None:
         """Select the tokens of a finding, and filter the inspector by them."""
@@ -152,37 +152,29 @@ class DiagnosisPanel(Panel):
     def _show_status(self, words: str) -> None:
         self.headline(self._title, escape(words))
 
-    def _draw(self) -> None:
-        if self.diagnosis is None:
-            return
-        counts = {"poor": 0, "warn": 0, "ok": 0}
-        for found in self.diagnosis.findings:
-            counts[found.severity] += 1
-        concerned = {i for found in self.diagnosis.findings if found.severity != "ok" for i in found.target_ids}
-        numbers = zip(("critical", "warnings", "passed", "concerned"), (*counts.values(), len(concerned)), strict=True)
+    def _draw(self, diagnosis: Diagnosis) -> None:
+        counts = Counter(found.severity for found in diagnosis.findings)
+        concerned = {i for found in diagnosis.findings if found.severity != "ok" for i in found.target_ids}
+        numbers = {
+            "critical": counts["poor"], "warnings": counts["warn"], "passed": counts["ok"], "concerned": len(concerned)
+        }  # fmt: skip
         recipe = f"recipe {self.lexicon.provenance['recipe']}"
-        self.headline(self._title, verdict_html(self.diagnosis), [(key, f"{n:,}") for key, n in numbers], recipe)
-        former = self._list.children
-        self._list.children = tuple(self._row(found) for found in self.diagnosis.findings)
-        for row in former:
+        self.headline(self._title, verdict_html(diagnosis), [(key, f"{n:,}") for key, n in numbers.items()], recipe)
+        former, self._rows = self._rows, [self._row(found) for found in diagnosis.findings]
+        self._show_rows()
+        self._list.children = [row for _, row, _ in self._rows]
+        for _, row, _ in former:
             for part in row.children:
                 part.close()
             row.close()
         self._on_selection(None)
 
-    def _show_fine(self) -> None:
+    def _show_rows(self) -> None:
         """Show or hide passed checks; their rows already exist, because building them here would take too long."""
-        for row, found in self._rows():
-            shown(row, self._is_shown(found))
+        for found, row, _ in self._rows:
+            shown(row, found.severity != "ok" or self._fine.value)
 
-    def _is_shown(self, found: Finding) -> bool:
-        return found.severity != "ok" or bool(self._fine.value)
-
-    def _rows(self) -> list[tuple[w.HBox, Finding]]:
-        found = self.diagnosis.findings if self.diagnosis is not None else []
-        return list(zip(self._list.children, found, strict=True)) if self._list.children else []
-
-    def _row(self, found: Finding) -> w.HBox:
+    def _row(self, found: Finding) -> tuple[Finding, w.HBox, w.Button]:
         n = len(found.target_ids)
         words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens"
         press = self.button(
@@ -191,18 +183,17 @@ class DiagnosisPanel(Panel):
         )  # fmt: skip
         press.disabled = not n
         row = w.HBox([html("", finding_html(found)), press])
-        shown(row, self._is_shown(found))
         row.add_class("tl-finding")
         row.add_class(f"tl-severity-{found.severity}")
-        return row
+        return found, row, press
 
     def _on_selection(self, _change: Any) -> None:
         """Highlight the button of the finding whose tokens are selected."""
         chosen = self.lab_state.selection
         ids = chosen.ids if chosen.space == "target" and chosen.by == "diagnosis" else ()
-        for row, found in self._rows():
+        for found, _, press in self._rows:
             selected = bool(ids) and tuple(found.target_ids) == ids
-            row.children[1].button_style = "primary" if selected else ""
+            press.button_style = "primary" if selected else ""
 
 
 def verdict_html(diagnosis: Diagnosis) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 
 from tokalign_lab.alignment.lexicon.edits import Edit, LexiconEdits
 from tokalign_lab.alignment.lexicon.export import FORMATS, export_rows
-from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.part import Box, bar, html, status_html, token
@@ -124,8 +123,6 @@ class EditBox(Box):
         )
 
     def _choose(self) -> None:
-        if self.choice.value is None:
-            raise InputError("Select a source token first.")
         self._edits.choose(self._target_id, int(self.choice.value), *self._vocabularies, self.note.value.strip())
         self._edited(self._target_id)
 

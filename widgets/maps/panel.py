@@ -237,9 +237,8 @@ class MapPanel(Panel):
         self.newest(work, show, self._show_status, about="layout")
 
     def _on_laid_out(self, method: str, shared: bool) -> None:
-        if not self.closed:
-            self._layouts.value = shared
-            self.lay_out(method)
+        self._layouts.value = shared
+        self.lay_out(method)
 
     def _place(self, found: list[Projection], method: str, shared: bool) -> None:
         self._method, self._shared = method, shared

@@ -35,7 +35,7 @@ def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
             f"{share(shared.raw_share)} by string ({shared.raw_count:,}); Ġthe and ▁the are the same bytes",
         ),
         ("Tokens", *(f"{int((~v.is_hole).sum()):,}" for v in (source, target))),
-        ("Algorithm", *(escape(_algorithm(v)) for v in (source, target))),
+        ("Algorithm", *(escape(f"{v.algorithm}, {v.kind}") for v in (source, target))),
         ("Special tokens", *(_roles_html(v) for v in (source, target))),
         ("Comes from", *(escape(where_words(where_from(v.name))) for v in (source, target))),
         ("Licence", *(escape(_licence(v.name)) for v in (source, target))),
@@ -85,7 +85,7 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
     return (
         '<table class="tl-plain"><caption>Tokens by script of their letters; bars are shares of each '
         "vocabulary</caption><thead><tr>"
-        f'<th scope="col">Script</th>{_heads(source, target)}</tr></thead><tbody>{lines}</tbody></table>'
+        f'<th scope="col">Script</th>{_heads(source.name, target.name)}</tr></thead><tbody>{lines}</tbody></table>'
         f'<div class="tl-note">{more}Without letters, source / target: {escape(", ".join(others))}.</div>'
     )
 
@@ -109,11 +109,10 @@ def languages_html(
         + f"<td>{_length_words(rates[0][code] / rates[1][code])}</td></tr>"
         for code in shown
     )
-    heads = "".join(f'<th scope="col" colspan="2">{escape(name)}</th>' for name in names)
     return (
         '<table class="tl-plain tl-languages"><caption>Bytes per token by language, on the declaration of human '
-        f'rights; higher is better</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">Tokens with '
-        f"the target</th></tr></thead><tbody>{lines}</tbody></table>"
+        f'rights; higher is better</caption><thead><tr><th scope="col">Language</th>{_heads(*names)}'
+        f'<th scope="col">Tokens with the target</th></tr></thead><tbody>{lines}</tbody></table>'
     )
 
 
@@ -158,12 +157,8 @@ def _meter(figure: str, part: float) -> str:
     )
 
 
-def _heads(source: Vocabulary, target: Vocabulary) -> str:
-    return "".join(f'<th scope="col" colspan="2">{escape(v.name)}</th>' for v in (source, target))
-
-
-def _algorithm(vocabulary: Vocabulary) -> str:
-    return f"{vocabulary.algorithm}, {vocabulary.kind}"
+def _heads(*names: str) -> str:
+    return "".join(f'<th scope="col" colspan="2">{escape(name)}</th>' for name in names)
 
 
 def _roles_html(vocabulary: Vocabulary) -> str:

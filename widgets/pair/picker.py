@@ -93,9 +93,7 @@ class PairPicker(Panel):
         for hidden in (self._fetch, self._which):
             shown(hidden, False)
         offered = [choice.name for choice in choices(self._folders) if choice.here]
-        self.playground = Playground(
-            self.lab_state.sentence, self._on_typed, others, offered, self._on_others, self._other
-        )
+        self.playground = Playground(self.lab_state, others, offered, self._on_others, self._other)
         measures = w.HBox([w.VBox([self._which, self._languages]), self._scripts])
         measures.add_class("tl-measures")
         self._advice = AdviceBox(lambda: self._form.settings, self.lab_state, next(iter(self._folders), None))
@@ -283,9 +281,6 @@ class PairPicker(Panel):
             box.value = getattr(self.lab_state, side)
         self._advice.forget()
         self.refresh()
-
-    def _on_typed(self, text: str) -> None:
-        self.lab_state.sentence = text
 
     def _on_sentence(self, _change: Any) -> None:
         self.playground.sentence.value = self.lab_state.sentence

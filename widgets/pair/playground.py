@@ -12,6 +12,7 @@ from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.part import Box, bar, html, status_html
 from ..common.press_html import PressHtml
+from ..common.state import LabState
 from .cut_text import clipped, cut_html, history_html
 
 ORDINALS = ("Third", "Fourth")
@@ -22,8 +23,7 @@ class Playground(Box):
 
     Parameters
     ----------
-    sentence : the initial text
-    on_typed : called with the text when the user changes it
+    state : the shared view, with the text
     others : names of the third and the fourth tokenizer
     offered : names of tokenizers to choose from
     on_others : called when the user changes the third or the fourth tokenizer
@@ -32,8 +32,7 @@ class Playground(Box):
 
     def __init__(
         self,
-        sentence: str,
-        on_typed: Callable[[str], Any],
+        state: LabState,
         others: Sequence[str],
         offered: Sequence[str],
         on_others: Callable[[], Any],
@@ -43,7 +42,7 @@ class Playground(Box):
         self._shown: list[Vocabulary] = []
         self._histories: dict[str, TokenHistories] = {}
         self.sentence = self.control(
-            w.Textarea, "Your text", on_typed, value=sentence, rows=2,
+            w.Textarea, "Your text", lambda text: setattr(state, "sentence", text), value=state.sentence, rows=2,
             layout=w.Layout(width="100%"), tooltip="Type any text to see how the tokenizers segment it",
         )  # fmt: skip
         self._others = [

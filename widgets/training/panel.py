@@ -95,7 +95,7 @@ class TrainingPanel(Panel):
         self._other = self.menu(
             "Overlay run", self._on_other, options=[_CHOOSE], tooltip="Draw another run in the same plots"
         )
-        self._alone = self.button("Clear overlays", self._only_first, "Draw only the first run")
+        self._alone = self.button("Clear overlays", lambda: self.show_runs([self.run]), "Draw only the first run")
         self.figure = go.FigureWidget(curves_figure(self.views, options, self.lab_state.theme, places=MOST_RUNS))
         self.figure._config = self.figure._config | CONFIG
         self._offer_runs()
@@ -293,9 +293,6 @@ class TrainingPanel(Panel):
     def _on_other(self, path: str) -> None:
         if path:
             self.soon(lambda: self.show_runs([*self.runs, path]))  # in a thread: reading many events takes a moment
-
-    def _only_first(self) -> None:
-        self.show_runs([self.run])
 
     def _on_started(self, new: RunFolder) -> None:
         """Show the new run, with the earlier runs as overlays."""

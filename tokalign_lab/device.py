@@ -1,13 +1,19 @@
-"""The default device: the first CUDA device if there is one, else the CPU."""
+"""The default device: the first CUDA device if there is one, else the CPU; whether to compute in small sizes."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tokalign_lab.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+def fast() -> bool:
+    """Whether $TOKALIGN_FAST asks for the small sizes that tests use."""
+    return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
 
 
 def pick_device(name: str | None = None) -> torch.device:

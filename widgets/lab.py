@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.device import fast
 from tokalign_lab.errors import InputError
 from tokalign_lab.report import write_run_report
 from tokalign_lab.runs.chain import STEPS, Chain
@@ -40,7 +41,7 @@ from .common.job import JobPanel
 from .common.panel import Panel
 from .common.state import LabState
 from .compare.panel import ComparePanel
-from .lab_panels import LabPanels, fast
+from .lab_panels import LabPanels
 from .lexicon.diagnosis import DiagnosisPanel
 from .lexicon.panel import LexiconPanel
 from .maps.panel import MapPanel
@@ -103,7 +104,10 @@ class Lab:
     @property
     def tune_defaults(self) -> dict[str, Any]:
         """Initial values of the form for tuning."""
-        return {"steps": 120, "sequence_length": 64, "batch_size": 2} if fast() else {"steps": 200}
+        if not fast():
+            return {"steps": 200}
+        small = {"sequence_length": 64, "batch_size": 2, "evaluate_bytes": 600, "sample_tokens": 4}
+        return {"steps": 120, "patience": 0, **small}  # no measurement ends the run
 
     @property
     def alignment(self) -> Alignment | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
 from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.device import fast
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
@@ -25,11 +25,6 @@ from .maps.panel import MapPanel
 from .pair.picker import PairPicker
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
-
-
-def fast() -> bool:
-    """Whether $TOKALIGN_FAST asks for the small sizes that tests use."""
-    return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
 
 
 class LabPanels:

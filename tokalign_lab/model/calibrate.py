@@ -33,7 +33,7 @@ import torch
 
 from tokalign_lab.cross_tokenizer.pieces import Pieces, Predictions
 from tokalign_lab.cross_tokenizer.source import SourceTeacher
-from tokalign_lab.device import pick_device
+from tokalign_lab.device import fast, pick_device
 from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import Window, head_inputs
@@ -176,8 +176,9 @@ def calibrate_on(
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
-    passages = excerpts(documents, 8 * MAX_TOKENS, seed=seed)
-    return calibrate(model, vocabulary, passages, MAX_TOKENS, progress, source)
+    tokens = 1_000 if fast() else MAX_TOKENS
+    passages = excerpts(documents, 8 * tokens, seed=seed)
+    return calibrate(model, vocabulary, passages, tokens, progress, source)
 
 
 @torch.inference_mode()

@@ -197,7 +197,9 @@ def test_the_card_names_the_first_token_if_the_tokenizer_does_not_add_it(tmp_pat
     source, target = Vocabulary.from_tokenizer(source_tokenizer, "with"), tiny_vocabulary(280, eos="<end>")
     save_model(tiny_model("llama", target.size), target, tmp_path / "moved", source=source)
     assert json.loads((tmp_path / "moved" / "tokalign.json").read_text())["begin_texts_with"] == "<end>"
-    assert "| begin texts with | `<end>`" in (tmp_path / "moved" / "README.md").read_text()
+    card = (tmp_path / "moved" / "README.md").read_text()
+    assert "| begin texts with | `<end>`" in card
+    assert "\n# moved\n" in card
     save_model(tiny_model("llama", target.size), target, tmp_path / "like", source=target)
     assert "begin_texts_with" not in json.loads((tmp_path / "like" / "tokalign.json").read_text())
 

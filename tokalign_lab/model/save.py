@@ -145,8 +145,8 @@ def save_other_files(
     tokenizer = for_prompts(vocabulary.tokenizer)
     if source is not None:
         _keep_template(tokenizer, source, vocabulary)
-        for name in _OF_THE_MODEL:
-            setattr(tokenizer, name, getattr(source.tokenizer, name))
+        for setting in _OF_THE_MODEL:
+            setattr(tokenizer, setting, getattr(source.tokenizer, setting))
     write_sentencepiece_model(vocabulary, folder)
     save_tokenizer(tokenizer, folder)
     lost = [*(card or {}).get("lost", ())]

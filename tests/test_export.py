@@ -62,9 +62,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, change: object = None
 def test_equal_ids_and_continuations_are_verified(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, folder)
+    asked: list[int] = []
+    pretend(monkeypatch, folder, lambda answer: asked.append(len(answer.ids)))
     made = export.export_gguf(str(folder), tmp_path / "m.gguf", a_converter(tmp_path))
-    assert made["verdict"] == "ok", made["evidence"]
+    assert (made["verdict"], asked) == ("ok", [300]), made["evidence"]
     assert (made["texts"], made["continuations"], made["other_ids"]) == (300, 8, 0)
     assert (tmp_path / "m.gguf").read_text() == "gguf"
 
@@ -74,7 +75,7 @@ def test_the_first_difference_is_named(folder: Path, monkeypatch: pytest.MonkeyP
         answer.ids[3].insert(0, 1)
 
     pretend(monkeypatch, folder, other_ids)
-    found = export.verify_gguf(folder, Path("m.gguf"))
+    found = export.verify_gguf(load_vocabulary(str(folder)), Path("m.gguf"))
     assert found.severity == "fail"
     assert f"1 of 300 texts have other ids; the first is {hard_texts(['</s>'])[3]!r}" in found.evidence
 
@@ -82,7 +83,7 @@ def test_the_first_difference_is_named(folder: Path, monkeypatch: pytest.MonkeyP
         answer.chosen[2][5] = (answer.chosen[2][5] + 1) % 300
 
     pretend(monkeypatch, folder, other_continuation)
-    found = export.verify_gguf(folder, Path("m.gguf"))
+    found = export.verify_gguf(load_vocabulary(str(folder)), Path("m.gguf"))
     assert found.severity == "fail"
     assert "1 of 8 continuations differ" in found.evidence
     assert "as token 6 after" in found.evidence
@@ -96,7 +97,7 @@ def test_texts_that_only_a_normalizer_changes_are_a_warning(
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     tokenizer.save_pretrained(tmp_path / "nfc")
     pretend(monkeypatch, folder)  # as llama.cpp, without the normalizer
-    found = export.verify_gguf(tmp_path / "nfc", Path("m.gguf"))
+    found = export.verify_gguf(load_vocabulary(str(tmp_path / "nfc")), Path("m.gguf"))
     assert (found.severity, found.values["other_ids_normalized"]) == ("warn", 0), found.evidence
     assert found.values["other_ids"] == sum(text != normalize("NFC", text) for text in hard_texts(["</s>"])) + 4
     assert "normalized by the tokenizer's own normalizer, all have the same" in found.evidence
@@ -106,7 +107,7 @@ def test_texts_that_only_a_normalizer_changes_are_a_warning(
         answer.ids[3].insert(0, 1)
 
     pretend(monkeypatch, folder, other_ids)
-    assert export.verify_gguf(tmp_path / "nfc", Path("m.gguf")).severity == "fail"
+    assert export.verify_gguf(load_vocabulary(str(tmp_path / "nfc")), Path("m.gguf")).severity == "fail"
 
 
 def test_names_that_llama_cpp_takes_for_control_tokens_are_reversed(
@@ -139,7 +140,7 @@ def test_a_runtime_that_fails_is_a_failure(folder: Path, monkeypatch: pytest.Mon
         raise llama_cpp.LlamaCppError("GGML_ASSERT failed\nmore")
 
     pretend(monkeypatch, folder, fail)
-    found = export.verify_gguf(folder, Path("m.gguf"))
+    found = export.verify_gguf(load_vocabulary(str(folder)), Path("m.gguf"))
     assert (found.severity, "GGML_ASSERT failed." in found.evidence) == ("fail", True)
 
 

@@ -32,6 +32,7 @@ from tokalign_lab.model.hard_texts import HARD_TEXTS, hard_texts
 from tokalign_lab.model.load import files_of, load_model, quiet
 from tokalign_lab.model.tokenizer_checks import never_seen
 from tokalign_lab.progress import Progress, silent
+from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,12 +62,13 @@ def export_gguf(model: str, out: Path, converter: str | None = None, progress: P
     progress : called with each step
     """
     folder = files_of(model)
+    vocabulary = load_vocabulary(str(folder))
     with _script(converter) as script, atomic_file(out) as temporary:
         progress(0.0, "converting")
         _convert(script, folder, temporary)
-        _rename_unreachable(folder, temporary)
+        _rename_unreachable(vocabulary, temporary)
         progress(0.5, "comparing with transformers")
-        found = verify_gguf(folder, temporary)
+        found = verify_gguf(vocabulary, temporary)
     progress(1.0, "exported")
     verdict = {"verdict": found.severity, "evidence": found.evidence, "advice": found.advice}
     return {"gguf": str(out), **verdict, **found.values}
@@ -114,13 +116,12 @@ def _convert(script: Path, folder: Path, out: Path) -> None:
         raise InputError(f"llama.cpp's converter cannot convert '{folder}': {lines[-1].strip().rstrip('.')}.")
 
 
-def _rename_unreachable(folder: Path, gguf: Path) -> None:
+def _rename_unreachable(vocabulary: Vocabulary, gguf: Path) -> None:
     """Reverse the names of tokens in the file that look like control tokens, are ordinary ones, and are never encoded.
 
     llama.cpp makes each token named `</s>`, `<EOT>`, ... a control token that ends a text. In Qwen2's vocabulary it is
     an ordinary token, and the text `</s>` is three others.
     """
-    vocabulary = load_vocabulary(str(folder))
     names = {i: vocabulary.raw_token(i) for i in range(vocabulary.size) if not vocabulary.is_control[i]}
     marks = {i: name for i, name in names.items() if _MARK.fullmatch(name) and vocabulary.id_of_raw(name[::-1]) is None}
     unseen = never_seen(vocabulary, marks) if vocabulary.kind == "byte-level" else []
@@ -133,37 +134,36 @@ def _rename_unreachable(folder: Path, gguf: Path) -> None:
             name[:] = name[::-1].copy()
 
 
-def verify_gguf(folder: Path, gguf: Path) -> Finding:
+def verify_gguf(vocabulary: Vocabulary, gguf: Path) -> Finding:
     """Compare the ids of texts and greedy continuations in llama.cpp with those in transformers.
 
+    `vocabulary` is that of the model's folder, by the folder's name.
     Returns a finding: "ok" if all are the same; "warn" if only texts differ that the tokenizer's normalizer changes,
     and they have the same ids after it; "fail" if something else differs; "not verified" without a runtime. Its values
     are the numbers of texts and tokens that were compared, and of those that differ.
     """
-    from transformers import AutoTokenizer
-
     if not llama_cpp.is_installed():
         evidence = "There is no llama.cpp runtime here, so nothing was compared."
         return Finding("GGUF", "not verified", evidence, "Run: pip install 'tokalign-lab[gguf]', and export again.")
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        model = load_model(str(folder))
+        tokenizer, model = vocabulary.tokenizer, load_model(vocabulary.name)
     paragraphs = list(islice(_paragraphs(), PARAGRAPHS))
     texts = [*hard_texts(tokenizer.all_special_tokens), *paragraphs]
     ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in texts]
     normalizer = tokenizer.backend_tokenizer.normalizer
-    normalized = texts
-    if normalizer is not None and load_vocabulary(str(folder)).kind == "byte-level":  # llama.cpp has none for these
-        normalized = [normalizer.normalize_str(text) for text in texts]
+    normalized = {}
+    if normalizer is not None and vocabulary.kind == "byte-level":  # llama.cpp has none for these
+        normalized = {i: new for i, text in enumerate(texts) if (new := normalizer.normalize_str(text)) != text}
     prompts = [those[:PROMPT_TOKENS] for those in ids[HARD_TEXTS : HARD_TEXTS + CONTINUATIONS]]
     logits = [_greedy_logits(model, prompt) for prompt in prompts]
     best = [rows.argmax(dim=1).tolist() for rows in logits]
     try:
-        answer = llama_cpp.ask(gguf, [*texts, *normalized], list(zip(prompts, best, strict=True)))
+        answer = llama_cpp.ask(gguf, [*texts, *normalized.values()], list(zip(prompts, best, strict=True)))
     except llama_cpp.LlamaCppError as error:
         return Finding("GGUF", "fail", f"llama.cpp cannot use the file: {first_line(error)}.", "Use another converter.")
     other = [place for place, (here, there) in enumerate(zip(ids, answer.ids, strict=False)) if here != there]
-    by_normalizer = [i for i in other if normalized[i] != texts[i] and answer.ids[len(texts) + i] == ids[i]]
+    again = dict(zip(normalized, answer.ids[len(texts) :], strict=True))
+    by_normalizer = [place for place in other if again.get(place) == ids[place]]
     gaps = [
         rows.max(dim=1).values - rows[range(NEW_TOKENS), chosen]
         for rows, chosen in zip(logits, answer.chosen, strict=True)

@@ -26,6 +26,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from harness import report
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
@@ -33,11 +35,12 @@ from tokalign_lab.alignment.lexicon.rows import reverse_of
 from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.methods.baselines import permuted
 from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.induction import induce
 from tokalign_lab.alignment.methods.inputs import Inputs
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.alignment.methods.relative import choose_pivots, relative_vectors
 from tokalign_lab.alignment.methods.spaces import Space, find_candidates
-from tokalign_lab.alignment.methods.vecmap import vecmap
+from tokalign_lab.alignment.methods.vecmap import normalise, vecmap
 from tokalign_lab.alignment.search.neighbours import density
 from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
 from tokalign_lab.documents import excerpts, read_documents, split_documents
@@ -51,6 +54,7 @@ from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 Sides = tuple[TokenVectors, TokenVectors]
+Ids = NDArray[np.int64]
 PAPER = {
     "GloVe, cosine": 10.73, "GloVe, CSLS": 7.49, "GloVe, VecMap from identical tokens, CSLS": 4.15,
     "CBOW, VecMap, CSLS": 7.27, "skip-gram, VecMap, CSLS": 4.70,
@@ -149,7 +153,7 @@ def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[],
         "GloVe, relative, as the script": lambda: Space(*relative(False), None, {}, by_dot_product=True),
         "GloVe, relative, scaled to length 1": lambda: Space(*relative(True), None, {}),
         "GloVe, relative, scaled to length 1, CSLS": lambda: _csls(relative(True)),
-        "GloVe, VecMap unsupervised, CSLS": lambda: _csls(vecmap(*glove(), None, seed)),
+        "GloVe, VecMap unsupervised, CSLS": lambda: _csls(vecmap(*glove(), unsupervised_pairs(*glove()), seed)),
         "GloVe, VecMap from identical tokens, CSLS": mapped,
         "CBOW, VecMap, CSLS": lambda: _csls(vecmap(*word2vec(False), ids, seed)),
         "skip-gram, VecMap, CSLS": lambda: _csls(vecmap(*word2vec(True), ids, seed)),
@@ -157,6 +161,23 @@ def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[],
         "hidden states, mean, CSLS": lambda: _csls(poolings()["mean"]),
         "hidden states, last, CSLS": lambda: _csls(poolings()["last"]),
     }
+
+
+def unsupervised_pairs(source: TokenVectors, target: TokenVectors, size: int = 4000) -> tuple[Ids, Ids]:
+    """Return source and target ids of VecMap's start without a dictionary (Artetxe et al. 2018, section 3.2).
+
+    The sorted similarities of a word to all words of its language describe the word, so frequent words with similar
+    sorted rows of sqrt(X X') are paired.
+    """
+    size = min(size, len(source), len(target))
+    frequent = [np.lexsort((side.ids, -side.counts))[:size] for side in (source, target)]
+    described = []
+    with threadpool_limits(1, user_api="blas"):
+        for side, places in zip((source, target), frequent, strict=True):
+            left, strength, _ = np.linalg.svd(normalise(side.rows)[places], full_matrices=False)
+            described.append(normalise(np.sort((left * strength) @ left.T, axis=1)))
+        found = induce(*described)
+    return source.ids[frequent[0][found.source]], target.ids[frequent[1][found.target]]
 
 
 def word2vec_vectors(corpus: Corpus, skip_gram: bool, seed: int) -> TokenVectors:

@@ -9,9 +9,8 @@ At first each similarity is kept with probability 0.1. After `patience` iteratio
 doubles. At 1, self-learning ends after `last_patience` such iterations. The final mapping is computed once from the
 last dictionary: whiten, rotate, weight each axis by S^0.5 on both sides, and undo the whitening (their section 3.4).
 
-The initial dictionary is either known (`seed_pairs`: tokens that both vocabularies have) or unsupervised: the sorted
-similarities of a word to all words of its language describe the word, so words with similar sorted rows of sqrt(X X')
-are paired (section 3.2).
+The initial dictionary is known: tokens that both vocabularies have. The paper's unsupervised start (section 3.2) is in
+`benchmarks/faithfulness.py`, because it fails with little text.
 
 Implemented from the paper; as there, rows are scaled to length 1, centred, and scaled again. Unlike in the paper, the
 random phase uses only the 4,000 most frequent tokens and a patience of ten iterations, not 50; the last phase uses up
@@ -26,8 +25,7 @@ tokens of equal strings  0.818  0.607
 none (unsupervised)      0.819  0.010
 =======================  =====  ======
 
-Patience 50 takes four times as many iterations and finds three more of 196 held-out tokens (0.622). The unsupervised
-start fails with little text, so the recipe `tokalign++` starts from shared tokens.
+Patience 50 takes four times as many iterations and finds three more of 196 held-out tokens (0.622).
 """
 
 from __future__ import annotations
@@ -56,12 +54,11 @@ SeedPairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 class VecMapSettings:
     """Settings of the self-learning; the paper's except for `random_cutoff`, `patience` and `last_patience`.
 
-    `start_size`, `random_cutoff` and `cutoff` are the number of most frequent tokens of each side in the unsupervised
-    start, in the random phase and in the last phase. `patience` and `last_patience` are iterations without improvement
-    before the random phase raises the probability, and before the last phase, which has no randomness, ends.
+    `random_cutoff` and `cutoff` are the number of most frequent tokens of each side in the random phase and in the last
+    phase. `patience` and `last_patience` are iterations without improvement before the random phase raises the
+    probability, and before the last phase, which has no randomness, ends.
     """
 
-    start_size: int = 4000
     random_cutoff: int = 4000
     cutoff: int = 20000
     patience: int = 10
@@ -71,7 +68,7 @@ class VecMapSettings:
 def vecmap(
     source: TokenVectors,
     target: TokenVectors,
-    seed_pairs: SeedPairs | None = None,
+    seed_pairs: SeedPairs,
     seed: int = 0,
     settings: VecMapSettings | None = None,
     progress: Progress = silent,
@@ -79,9 +76,9 @@ def vecmap(
     """Map two spaces of the same dimensions into one, to be compared by CSLS.
 
     `seed_pairs` are source ids and target ids of known pairs, int64 (n,) each; pairs without vectors on both sides are
-    ignored, and None starts unsupervised. `seed` is for the random dropout; `progress` is called after every iteration.
-    The provenance of the result describes the mapping. Raises InputError if dimensions differ, a side has no vectors,
-    or none of the seed pairs has vectors on both sides.
+    ignored. `seed` is for the random dropout; `progress` is called after every iteration. The provenance of the result
+    describes the mapping. Raises InputError if dimensions differ, a side has no vectors, or none of the seed pairs has
+    vectors on both sides.
     """
     settings = settings or VecMapSettings()
     if source.dimensions != target.dimensions or not len(source) or not len(target):
@@ -92,16 +89,12 @@ def vecmap(
     with threadpool_limits(1, user_api="blas"):  # the same bits for any number of threads
         x, z = normalise(source.rows), normalise(target.rows)
         by_count = [np.lexsort((vectors.ids, -vectors.counts)) for vectors in (source, target)]
-        first = (
-            _unsupervised_start(x, z, by_count, settings.start_size)
-            if seed_pairs is None
-            else _known_start(source, target, seed_pairs)
-        )
+        first = _known_start(source, target, seed_pairs)
         dictionary, turns = _self_learn(x, z, by_count, first, seed, settings, progress)
         x, z = _final_mapping(x, z, dictionary)
     provenance = {
         "mapping": "vecmap",
-        "start": "unsupervised" if seed_pairs is None else "identical tokens",
+        "start": "identical tokens",
         "start_pairs": len(first.source),
         "turns": turns,
         "objective": dictionary.objective,
@@ -137,28 +130,8 @@ def _known_start(source: TokenVectors, target: TokenVectors, seed_pairs: SeedPai
     places = source.positions_of(seed_pairs[0]), target.positions_of(seed_pairs[1])
     known = (places[0] >= 0) & (places[1] >= 0)
     if not known.any():
-        raise InputError(
-            "None of the pairs that VecMap starts from has vectors on both sides; give more text, or start without "
-            "pairs."
-        )
+        raise InputError("None of the pairs that VecMap starts from has vectors on both sides; give more text.")
     return Dictionary(places[0][known], places[1][known], 0.0)
-
-
-def _unsupervised_start(
-    x: NDArray[np.float32], z: NDArray[np.float32], by_count: list[NDArray[np.int64]], size: int
-) -> Dictionary:
-    """Pair frequent tokens that have similar sorted similarities to all others."""
-    size = min(size, len(x), len(z))
-    frequent = by_count[0][:size], by_count[1][:size]
-    found = induce(_profiles(x[frequent[0]]), _profiles(z[frequent[1]]))
-    return Dictionary(frequent[0][found.source], frequent[1][found.target], found.objective)
-
-
-def _profiles(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the rows of sqrt(X X'), each sorted, then normalised as vectors: (n, n)."""
-    left, strength, _ = np.linalg.svd(rows, full_matrices=False)
-    root = (left * strength) @ left.T
-    return normalise(np.sort(root, axis=1))
 
 
 def _self_learn(

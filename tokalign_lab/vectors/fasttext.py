@@ -25,8 +25,7 @@ import numpy as np
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.spelling import text_of
-from tokalign_lab.vectors.store import load_or_train
-from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vectors.token_vectors import TokenVectors, load_or_train
 
 if TYPE_CHECKING:
     from gensim.models import FastText

@@ -25,9 +25,8 @@ from scipy.sparse import csr_array
 from tokalign_lab.device import pick_device
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vectors.compiled import njit
-from tokalign_lab.vectors.store import load_or_train
 from tokalign_lab.vectors.text_counts import text_counts
-from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vectors.token_vectors import TokenVectors, load_or_train
 from tokalign_lab.vectors.torch_backend import report_iteration
 from tokalign_lab.vectors.torch_backend import train_glove as train_in_batches
 

@@ -2,20 +2,29 @@
 
 Every method in `tokalign_lab.vectors` returns this type, and `tokalign_lab.alignment` takes it. So its guarantees are
 checked here, once: finite float32 rows, ids ascending and unique. A token that is too rare is absent.
+
+Training GloVe on a text takes minutes and does not depend on the other vocabulary or on held-out shared tokens. So
+`align`, its held-out check and the next session share one training (`load_or_train`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError, plain_read_errors
-from tokalign_lab.files import atomic_file
+from tokalign_lab.files import atomic_file, cache_folder, cached_folder, hash_of
+
+if TYPE_CHECKING:
+    from tokalign_lab.corpus import Corpus
+
+_VERSION = "1"  # raise it when a method's result changes for the same settings
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,21 @@ class TokenVectors:
         ):
             header = json.loads(str(arrays["header"]))
             return cls(arrays["ids"], arrays["rows"], arrays["counts"], **header)
+
+
+def load_or_train(
+    corpus: Corpus, settings: dict[str, Any], train: Callable[[], TokenVectors], cached: bool = True
+) -> TokenVectors:
+    """Load the vectors of this text and these settings from the cache, or train and cache them.
+
+    The folder's name is a hash of everything that the vectors depend on: text, tokenizer, settings; no path or date.
+    """
+    if not cached:
+        return train()
+    parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, json.dumps(settings, sort_keys=True)]
+    folder = cache_folder() / "vectors" / hash_of(item.encode() for item in parts)[:32]
+    kept = cached_folder(folder, lambda temporary: train().save(temporary / "vectors.npz"))
+    return TokenVectors.load(kept / "vectors.npz")
 
 
 def positions_in(known: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:

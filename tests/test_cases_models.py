@@ -588,7 +588,7 @@ def test_a_role_that_only_the_configuration_names_is_kept_or_named() -> None:
     assert "generation_config.pad_token_id (<fill>); config.pad_token_id (<fill>)" in message
     _, kept = keep_special_tokens(aligned(source, TARGET), source, TARGET)
     assert lost_ids(model, source, kept) == []
-    move_special_ids(model, source, kept, source.size)
+    move_special_ids(model.config, model.generation_config, source, kept, source.size)
     assert model.config.pad_token_id == model.generation_config.pad_token_id == kept.id_of_raw("<fill>")
 
 

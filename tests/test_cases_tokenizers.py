@@ -332,7 +332,7 @@ def test_word_marks_are_respected_in_lookups_in_another_vocabulary() -> None:
     np.testing.assert_allclose(*rows, rtol=1e-4, atol=1e-5)
 
     model.generation_config.suppress_tokens = text
-    move_special_ids(model, source, target, source.size)
+    move_special_ids(model.config, model.generation_config, source, target, source.size)
     assert model.generation_config.suppress_tokens == new_id[text].tolist()
 
 

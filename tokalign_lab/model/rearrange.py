@@ -193,7 +193,7 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
         setattr(text, name, size)
     if getattr(model.config, "vocab_size", None) == old_rows:  # a second copy, outside the text's part
         model.config.vocab_size = size
-    move_special_ids(model, source, target, old_rows)
+    move_special_ids(model.config, model.generation_config, source, target, old_rows)
     if model.generation_config is not None:
         unused = [*np.flatnonzero(target.is_hole).tolist(), *range(target.size, size)]
         model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or ()), *unused] or None

@@ -33,23 +33,13 @@ _BIASES = {"bias", "biases"}
 _GONE = object()  # an id that the target lacks, or a value with one
 
 
-def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, old_rows: int) -> None:
-    """Rewrite the special ids in `model.config`, its parts and `model.generation_config`, in place.
-
-    `old_rows` is the `vocab_size` before; a part with another vocabulary (for audio, for example) has separate ids.
-    Raises `InputError` when the target has no token for the place of an image or sound, or a configuration takes no
-    other id.
-    """
-    _move_all(model.config, model.generation_config, source, target, old_rows)
-
-
 def lost_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> list[str]:
     """List the ids that `move_special_ids` will drop, and those it is unsure about: one sentence each.
 
     The model has its old vocabulary, and is not changed. Raises `InputError` as `move_special_ids`.
     """
     config, generation = copy.deepcopy((model.config, model.generation_config))
-    mover = _move_all(config, generation, source, target, config.get_text_config().vocab_size)
+    mover = move_special_ids(config, generation, source, target, config.get_text_config().vocab_size)
     lost = []
     if mover.lost:
         named = "; ".join(mover.lost)
@@ -60,7 +50,13 @@ def lost_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> 
     return lost + mover.unsure
 
 
-def _move_all(config: Any, generation: Any, source: Vocabulary, target: Vocabulary, old_rows: int) -> _Mover:
+def move_special_ids(config: Any, generation: Any, source: Vocabulary, target: Vocabulary, old_rows: int) -> _Mover:
+    """Rewrite the special ids in a model's configuration, its parts and its generation configuration, in place.
+
+    `old_rows` is the `vocab_size` before; a part with another vocabulary (for audio, for example) has separate ids.
+    Raises `InputError` when the target has no token for the place of an image or sound, or a configuration takes no
+    other id.
+    """
     mover = _Mover(source, target, {old_rows, config.get_text_config().vocab_size}, type(config.get_text_config()))
     if generation is not None:
         mover.move(generation, "generation_config.")

@@ -2,7 +2,7 @@
 
     TOKALIGN_WHEELS=FOLDER python scripts/build_default_text.py
 
-FOLDER contains the wheel of Home Assistant that `tokalign_lab/catalog/wheels.py` names. Prose and code are taken from
+FOLDER contains the wheel of Home Assistant that `tokalign_lab/catalog/assets.py` names. Prose and code are taken from
 the packages in `SOURCES` and from the standard library, which must be installed in exactly these versions
 (constraints.txt of the commit that added this file). Run it to change the default text. Its result is in the
 repository, because torch and the standard library are in no small wheel (docs/decisions/0017-one-default-text.md).

@@ -23,8 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tokalign_lab.catalog.assets import Asset
-from tokalign_lab.catalog.wheels import Wheel
+from tokalign_lab.catalog.assets import Asset, Wheel
 from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import cache_folder, sha256_of
 from tokalign_lab.progress import Progress, silent

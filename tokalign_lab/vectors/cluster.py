@@ -22,9 +22,8 @@ from scipy.sparse import csr_array
 from tokalign_lab.errors import InputError, first_line, require_extra
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
-from tokalign_lab.vectors.spill import write_rows
 from tokalign_lab.vectors.stream import Stream, index_places, part_tokens
-from tokalign_lab.vectors.text_counts import TextCounts, kept_tokens, load_or_count, merge_runs
+from tokalign_lab.vectors.text_counts import TextCounts, kept_tokens, load_or_count, merge_runs, write_rows
 
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus

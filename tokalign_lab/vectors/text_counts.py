@@ -15,8 +15,10 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,6 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, cached_folder, hash_of
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.cooccurrence import RowSums, sparse_rows, to_float, weights_of
-from tokalign_lab.vectors.spill import MERGE_BYTES, merged_blocks, row_blocks, write_rows
 from tokalign_lab.vectors.stream import Kept, Stream, keep_frequent, part_stream
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ MAX_BYTES = 2 * 2**30
 _VERSION = "1"  # raise it when the counts of the same text change
 _TOKEN_BYTES = 16  # per token of a part: its number, a document end, a position in the index
 _PAIR_BYTES = 24  # per pair of a block of rows: column and sum, and the conversion of the sum to float32
+_MERGE_BYTES = 36  # per pair while a block is merged: column and sum, three times (the sum so far, input, output)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def split_text(kept: Kept, n_tokens: int, window: int, max_bytes: int) -> tuple[
     fixed = numba.get_num_threads() * 16 * n + 12 * len(kept.number_of) + 48 * n
     # A part takes half of the budget, which makes 2 * _TOKEN_BYTES * n_tokens / budget parts. The merge needs the row
     # starts of all parts at once, and one row, which may have n columns in each part.
-    widest = math.isqrt(2 * _TOKEN_BYTES * n_tokens * n * (8 + MERGE_BYTES)) + 1
+    widest = math.isqrt(2 * _TOKEN_BYTES * n_tokens * n * (8 + _MERGE_BYTES)) + 1
     margin = 2 * window + 64
     least = max(widest, 2 * _PAIR_BYTES * n, 4 * _TOKEN_BYTES * margin)
     if max_bytes < fixed + least:
@@ -177,6 +179,46 @@ def write_counts(folder: Path, kept: Kept, blocks: Iterable[csr_array]) -> None:
     write_rows(folder, map(to_float, blocks), "values.f32")
     np.save(folder / "ids.npy", kept.ids)
     np.save(folder / "occurrences.npy", kept.counts)
+
+
+def write_rows(folder: Path, blocks: Iterable[csr_array], values: str = "sums.i64") -> Path:
+    """Write blocks of rows one after another: starts.npy, columns.i32 and the file `values`; return the folder."""
+    folder.mkdir(exist_ok=True)
+    starts = [np.zeros(1, dtype=np.int64)]
+    with open(folder / "columns.i32", "wb") as columns_file, open(folder / values, "wb") as values_file:
+        for block in blocks:
+            starts.append(starts[-1][-1] + block.indptr[1:])
+            block.indices.astype(np.int32, copy=False).tofile(columns_file)
+            block.data.tofile(values_file)
+            del block  # before the next one is made
+    np.save(folder / "starts.npy", np.concatenate(starts))
+    return folder
+
+
+def merged_blocks(runs: Sequence[Path], n: int, max_bytes: int) -> Iterator[csr_array]:
+    """Yield the sum of all runs, int64 rows of n columns, in blocks of rows that fit in `max_bytes`."""
+    starts = [np.load(run / "starts.npy", mmap_mode="r") for run in runs]
+    at_most = reduce(add, starts, np.zeros(n + 1, dtype=np.int64))
+    for_pairs = max(max_bytes - 8 * n * len(runs), max_bytes // 4)  # the row starts of all runs take the difference
+
+    def rows_of(run: Path, own: NDArray[np.int64]) -> csr_array:
+        begin, size = int(own[0]), int(own[-1] - own[0])
+        columns = np.fromfile(run / "columns.i32", np.int32, size, offset=4 * begin)
+        sums = np.fromfile(run / "sums.i64", np.int64, size, offset=8 * begin)
+        return sparse_rows(sums, columns, own - begin, n)
+
+    for first, last in row_blocks(at_most, for_pairs // _MERGE_BYTES):
+        yield reduce(add, (rows_of(run, own[first : last + 1]) for run, own in zip(runs, starts, strict=True)))
+
+
+def row_blocks(starts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the end of blocks of at most `size` pairs, with at least one row each."""
+    first, n = 0, len(starts) - 1
+    while first < n:
+        last = int(np.searchsorted(starts, starts[first] + size, side="right")) - 1
+        last = min(max(last, first + 1), n)
+        yield first, last
+        first = last
 
 
 def _read_counts(folder: Path) -> TextCounts:

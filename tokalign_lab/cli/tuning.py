@@ -11,7 +11,7 @@ from tokalign_lab import console
 from tokalign_lab.adaptation.recipes import settings_of
 from tokalign_lab.adaptation.settings import AdaptRunSettings
 from tokalign_lab.cli.command import app, check_out, command
-from tokalign_lab.cli.following import ended_badly, follow, summary
+from tokalign_lab.cli.runs import ended_badly, follow, summary
 from tokalign_lab.settings.kinds import TextSettings, WritingSettings
 
 

@@ -44,7 +44,6 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.card import card_data
 from tokalign_lab.model.check import check_folder
-from tokalign_lab.model.conversations import CONVERSATIONS
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.quantised import keep_settings
 from tokalign_lab.model.rearrange import rearrange
@@ -52,7 +51,7 @@ from tokalign_lab.model.save import save_model
 from tokalign_lab.model.save_tokenizer import CODE_FILE
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.special_ids import lost_ids, move_special_ids
-from tokalign_lab.model.special_tokens import keep_special_tokens
+from tokalign_lab.model.special_tokens import CONVERSATIONS, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.vocabulary_tensors import further_tables

@@ -21,8 +21,7 @@ from tokalign_lab.cross_tokenizer.layers import decoder_layers, ended_after, lay
 from tokalign_lab.cross_tokenizer.source import Retokenizer, SourceTeacher
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
-from tokalign_lab.model.save import read_record
-from tokalign_lab.model.source import load_source, source_name
+from tokalign_lab.model.save import load_source, read_record, source_name
 from tokalign_lab.vocabulary import Vocabulary
 
 DOCUMENTS = ["The café — naïve?\n\tok", " leading", "你好,世界。", "x", "鿃 end"]

@@ -165,7 +165,7 @@ def check_memory(
     """
     from tokalign_lab.adaptation.recovery.branches import SHARE
     from tokalign_lab.adaptation.trainer import computes_in_bf16
-    from tokalign_lab.model.source import source_name
+    from tokalign_lab.model.save import source_name
 
     size = ModelSize.of(model)
     helper = ModelSize.of(settings.teacher).weights if settings.teacher and not settings.distillation_top_k else 0

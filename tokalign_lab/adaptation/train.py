@@ -57,9 +57,8 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import atomic_folder
 from tokalign_lab.model.load import files_of, load_model
-from tokalign_lab.model.save import save_model
+from tokalign_lab.model.save import load_source, save_model
 from tokalign_lab.model.shards import check_further_heads
-from tokalign_lab.model.source import load_source
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import evaluation_mode
 from tokalign_lab.files import atomic_folder, holds_only, write_json
 from tokalign_lab.model.card import card_text
-from tokalign_lab.model.conversations import CONVERSATIONS, rendered
 from tokalign_lab.model.hard_texts import TEXTS
-from tokalign_lab.model.load import load_model, quiet
+from tokalign_lab.model.load import files_of, load_model, quiet
 from tokalign_lab.model.quantised import SETTINGS_FILES
 from tokalign_lab.model.save_config import add_older_names
 from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
 from tokalign_lab.model.sentencepiece_model import write_sentencepiece_model
-from tokalign_lab.model.special_tokens import lost_with
+from tokalign_lab.model.special_tokens import CONVERSATIONS, lost_with, rendered
 from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -125,6 +125,36 @@ def read_record(folder: Path) -> dict[str, Any]:
     types = {"model": str, "lost": list} | dict.fromkeys(("lexicon", "calibration", "training", "scores"), dict)
     found = record if isinstance(record, dict) else {}
     return {name: value for name, value in found.items() if isinstance(value, types.get(name, object))}
+
+
+def source_name(moved: str) -> str:
+    """Return the name of the model that a converted (or tuned) model was made from; "" where its folder names none.
+
+    Raises InputError when there is no converted model of that name.
+    """
+    return str(read_record(files_of(moved)).get("model", ""))
+
+
+def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:
+    """Load the model that a converted (or tuned) model was made from, in float32, and its tokenizer.
+
+    Parameters
+    ----------
+    moved : the folder that `rearrange` or `adapt` wrote
+    device : where to put the model
+
+    Raises
+    ------
+    InputError
+        If the folder does not name the source, or the source cannot be loaded.
+    """
+    name = source_name(moved)
+    if not name:
+        raise InputError(
+            f"{Path(moved) / 'tokalign.json'} does not name the model that was converted, so there is no source to "
+            "learn from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
+        )
+    return load_model(name, device), load_vocabulary(name)
 
 
 def save_other_files(

@@ -17,13 +17,32 @@ from tokenizers import AddedToken, Tokenizer
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.errors import InputError
-from tokalign_lab.model.conversations import CONVERSATIONS, rendered
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHOICES = ("keep", "target")
+_QUESTION = [{"role": "user", "content": "Hello"}]
+_ANSWERED = [*_QUESTION, {"role": "assistant", "content": "Hi"}]
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "time",
+        "description": "The time",
+        "parameters": {"type": "object", "properties": {"zone": {"type": "string", "description": "Where"}}},
+    },
+}
+CONVERSATIONS: dict[str, dict[str, Any]] = {
+    "an answer": {"conversation": _ANSWERED},
+    "several turns": {"conversation": [*_ANSWERED, *_ANSWERED, *_QUESTION], "add_generation_prompt": True},
+    "a system message": {
+        "conversation": [{"role": "system", "content": "Be kind"}, *_QUESTION],
+        "add_generation_prompt": True,
+    },
+    "tools": {"conversation": _QUESTION, "tools": [_TOOL], "add_generation_prompt": True},
+}
+"""What a chat template is tried on: arguments of `apply_chat_template`, by name. All templates render an answer."""
 
 
 def choose(special_tokens: str | None, source: Vocabulary) -> str:
@@ -76,6 +95,15 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
         )
     new = {old: int(place) for old, place in places.items() if place is not None}
     return _with_rows(lexicon, source, larger, new), larger
+
+
+def rendered(vocabulary: Vocabulary, name: str, template: str | None = None) -> str | None:
+    """Render one of `CONVERSATIONS`, by the tokenizer's own template or another; None if that fails."""
+    conversation = CONVERSATIONS[name]
+    try:
+        return str(vocabulary.tokenizer.apply_chat_template(**conversation, chat_template=template, tokenize=False))
+    except Exception:  # a template is a program: it may fail in any way, on purpose too
+        return None
 
 
 def lost_with(source: Vocabulary, target: Vocabulary, template: str | dict[str, str] | None) -> list[str]:

@@ -155,7 +155,7 @@ def test_a_corpus_is_found_by_content(tmp_path, monkeypatch, sp32k_vocabulary, s
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     documents = [Document("some text", "a", "a")]
     pair = tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)
-    assert pair.source_corpus.key != pair.target_corpus.key
+    assert pair.source_corpus.vocabulary_fingerprint != pair.target_corpus.vocabulary_fingerprint
     monkeypatch.setattr(type(sp32k_vocabulary), "encode", None)  # a second tokenisation would fail
     again = tokenize_pair(smollm_vocabulary, sp32k_vocabulary, [Document("some text", "b", "b")])
     np.testing.assert_array_equal(again.target_corpus.ids, pair.target_corpus.ids)

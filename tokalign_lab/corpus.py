@@ -60,11 +60,6 @@ class Corpus:
         return int(self.byte_lengths.sum())
 
     @property
-    def key(self) -> str:
-        """Hash of text and tokenizer, as hex."""
-        return hash_of([self.text_hash.encode(), self.vocabulary_fingerprint.encode()])
-
-    @property
     def document_of(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Index of each token's document, int64 (n_tokens,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))

@@ -119,9 +119,9 @@ def _write(path: Path, xy: Sequence[np.ndarray], fitted: Sequence[np.ndarray], p
     np.savez_compressed(path, xy=places, fitted=np.concatenate(fitted), parameters=np.array(json.dumps(parameters)))
 
 
-def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON, seed: int = 0) -> bool:
+def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON) -> bool:
     """Whether `project` can load this layout. Raises InputError if it cannot compute it either."""
-    folder = cache_path(spaces, method, shared, fit_on, seed)
+    folder = cache_path(spaces, method, shared, fit_on, 0)
     known = (SHIPPED / f"{folder.name}.npz").is_file() or damage(folder) is None
     for space in () if known else spaces:
         space.check_stored()

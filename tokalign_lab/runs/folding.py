@@ -145,11 +145,6 @@ class RunView:
         last = self.steps[-1] if self.steps else 0
         return next((stage.name for stage in self.stages.values() if stage.start < last <= stage.end), "")
 
-    @property
-    def forgotten(self) -> tuple[str, ...]:
-        """Probes that the model did not answer at the last measurement."""
-        return self.lost[max(self.lost)] if self.lost else ()
-
     def gap_closed(self, part: str = ALL_TEXT) -> np.ndarray:
         """Return the share of the gap to the source model that is closed at each measurement, float64 (n,).
 

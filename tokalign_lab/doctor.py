@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from tokalign_lab import catalog
-from tokalign_lab.files import cache_folder, damage, leftovers, remove, sealed_folders
+from tokalign_lab.files import CHECKSUMS, cache_folder, damage, leftovers, remove
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.runs.control import runs_root
 
@@ -55,7 +55,7 @@ def verify(progress: Progress = silent) -> list[dict[str, str]]:
     Returns rows of "folder" and "state": "whole", or what is damaged. A damaged artefact is rebuilt at its next use.
     """
     rows = []
-    folders = sealed_folders(cache_folder())
+    folders = sorted(file.parent for file in cache_folder().rglob(CHECKSUMS))
     for place, folder in enumerate(folders):
         progress(place / len(folders), folder.name)
         rows.append({"folder": str(folder), "state": damage(folder, whole=True) or "whole"})

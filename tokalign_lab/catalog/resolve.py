@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,7 +271,7 @@ def _from_model(path: Path) -> PreTrainedTokenizerBase:
             return _from_tiktoken(path)
     tokenizer = sentencepiece_tokenizer(path)
     roles = roles_by_convention(tokenizer)
-    return wrap(tokenizer, Roles(roles.bos, roles.eos, roles.unk, roles.pad, adds_bos=roles.bos == "<s>"))
+    return wrap(tokenizer, replace(roles, adds_bos=roles.bos == "<s>"))
 
 
 def _from_tiktoken(path: Path) -> PreTrainedTokenizerBase:

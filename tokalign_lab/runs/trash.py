@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import bytes_below
 from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import ENDED, RunFolder, run_folders
@@ -81,12 +81,7 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
 
 def trash_bytes(root: Path | str | None = None) -> int:
     """Return the size of the trash in bytes."""
-    found = 0
-    for folder, _, names in os.walk(runs_root(root) / TRASH):
-        for name in names:
-            with suppress(FileNotFoundError):  # another process has moved it in the meantime
-                found += os.lstat(os.path.join(folder, name)).st_size
-    return found
+    return bytes_below(runs_root(root) / TRASH)
 
 
 def empty_trash(root: Path | str | None = None) -> int:

@@ -8,7 +8,6 @@ the text for alignment and tuning.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
-from tokalign_lab.model.save import save_model
+from tokalign_lab.model.save import read_record, save_model
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.report import write_report
 from tokalign_lab.runs.control import check_finished, start
@@ -201,7 +200,7 @@ def _tune(
         raise
     check_finished(run)
     after = {event["step"]: event for event in run.curve("evaluation")}
-    kept = json.loads((run.path / "model" / "tokalign.json").read_text(encoding="utf-8"))["training"]["kept_step"]
+    kept = read_record(run.path / "model")["training"]["kept_step"]
     tokens = size.batch_size * size.sequence_length
     return [_model_row(f"tuned ({kept} steps, {kept * tokens:,} tokens)", after[kept])]
 

@@ -6,7 +6,6 @@ the files themselves.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError, first_line, plain_read_errors
-from tokalign_lab.model.quantised import dequantize_options, forget_if_plain, quantization_of, scales_among
+from tokalign_lab.model.quantised import dequantize_options, forget_if_plain, quantization_of, scales_among, settings_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,8 +100,7 @@ def _read_further_generation_settings(model: PreTrainedModel, folder: str) -> No
 
     file = None if model.generation_config is None else file_of(folder, "generation_config.json")
     if file is not None:
-        with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
-            settings = dict(json.loads(file.read_text(encoding="utf-8")))
+        settings = settings_in(file)
         for name in settings.keys() - vars(model.generation_config):
             setattr(model.generation_config, name, settings[name])
 

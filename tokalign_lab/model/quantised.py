@@ -44,10 +44,11 @@ def quantization_of(folder: Path) -> dict[str, Any] | None:
             if isinstance(part.get(key), dict):
                 return part[key]
     file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), None)
-    return None if file is None else _settings_in(file)
+    return None if file is None else settings_in(file)
 
 
-def _settings_in(file: Path) -> dict[str, Any]:
+def settings_in(file: Path) -> dict[str, Any]:
+    """Read a JSON file of settings. Raises `InputError` when it is damaged."""
     with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
         return dict(json.loads(file.read_text(encoding="utf-8")))
 
@@ -67,7 +68,7 @@ def keep_settings(old: Path, new: Path, plain_head: str | None) -> None:
     write_json(new / "config.json", config)
     for name in SETTINGS_FILES:
         if (old / name).is_file():
-            settings = _settings_in(old / name)
+            settings = settings_in(old / name)
             for part in _parts(settings):
                 _except_head(part, plain_head)
             write_json(new / name, settings)

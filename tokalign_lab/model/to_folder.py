@@ -7,7 +7,6 @@ memory. The folder is the same either way.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,10 +19,10 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.files import check_replaceable
 from tokalign_lab.model.calibrate import CannotCalibrate, calibrate_on, plain_calibration_errors
 from tokalign_lab.model.load import files_of, load_dequantized, load_model
-from tokalign_lab.model.quantised import method_of, quantization_of
+from tokalign_lab.model.quantised import config_of, method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
-from tokalign_lab.model.save import is_saved_model, save_model
+from tokalign_lab.model.save import is_saved_model, read_record, save_model
 from tokalign_lab.model.shards import Shards, check_further_heads
 from tokalign_lab.model.sizes import IN_MEMORY, bytes_of_files
 from tokalign_lab.model.special_ids import lost_ids
@@ -106,7 +105,7 @@ def rearrange_to_folder(
         card["lost"] = _left_behind(folder) + lost_ids(shards.outline, source, target)
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
-        return {"vocab_size": size, "streamed": True, **result, "lost": _lost(out)}
+        return {"vocab_size": size, "streamed": True, **result, "lost": read_record(out).get("lost", [])}
     progress(0.0, "loading the model")
     whole = load_dequantized(model) if dequantize else load_model(model, device="cpu", dtype="auto")
     progress(0.3, "moving the rows")
@@ -121,7 +120,8 @@ def rearrange_to_folder(
     save_model(moved, target, out, card=card, source=source)
     progress(1.0, "saved")
     made = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False, **result}
-    return {**made, "lost": _lost(out), **{key: card[key] for key in ("calibration",) if key in card}}
+    made["lost"] = read_record(out).get("lost", [])
+    return made | ({"calibration": card["calibration"]} if calibrate else {})
 
 
 def _left_behind(folder: Path) -> list[str]:
@@ -132,15 +132,10 @@ def _left_behind(folder: Path) -> list[str]:
             f"The new folder lacks {files} and so reads text only; to use images or sounds, copy each file from the "
             "source and set the tokens and ids in it to the new tokenizer's."
         )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config_of(folder)
     if "auto_map" in config:
         left.append(
             f"The model names code of its own (auto_map), which is never run: it was read as {config['model_type']!r} "
             "of transformers, which may compute something else; compare the two before you use it."
         )
     return left
-
-
-def _lost(out: Path) -> list[str]:
-    provenance: dict[str, Any] = json.loads((out / "tokalign.json").read_text(encoding="utf-8"))
-    return list(provenance.get("lost", ()))

@@ -8,6 +8,7 @@ separate output rows. Nothing else in the model changes. `rearrange` works on a 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NewMatrices:
-    """Makes the new rows of each part of one model, when they are needed.
+    """Makes the new rows of each part of one model, when they are needed, and fits the model around them.
 
     Raises `InputError` as `rearrange`.
 
@@ -75,20 +76,12 @@ class NewMatrices:
                 "the other rows are not for tokens, so the model cannot have another vocabulary."
             )
         check_positions(model, target)
-        self._lexicon, self._without = lexicon, source.start_id or 0
-        self._input = plan_rows(lexicon, source, target, rows[0], self.size)
-        self._output = plan_rows(lexicon, source, target, rows[1], self.size, side="output")
+        self._lexicon, self._source, self._target = lexicon, source, target
+        plan = partial(plan_rows, lexicon, source, target, size=self.size)
+        self._input, self._output = plan(rows[0]), plan(rows[1], side="output")
         self._tables = {
             # ids without a row read row 0, as in Gemma 3n; one number per token is a bias of the output (Reformer)
-            name: plan_rows(
-                lexicon,
-                source,
-                target,
-                len(table),
-                self.size,
-                side="output" if table.dim() == 1 else "input",
-                beyond=0,
-            )
+            name: plan(len(table), side="output" if table.dim() == 1 else "input", beyond=0)
             for name, table in further_tables(model).items()
         }
         self.further = list(self._tables)
@@ -99,13 +92,41 @@ class NewMatrices:
             rows = new_rows(old.reshape(len(old), -1), self._tables[name], self._seed)
             return rows.reshape(self.size, *old.shape[1:])
         if name in self._tables:
-            return picked_rows(old, self._lexicon, self.size, self._without)
+            return picked_rows(old, self._lexicon, self.size, self._source.start_id or 0)
         side = name.split()[0]
         if side == "bias":
             return new_rows(old.unsqueeze(1), self._output, self._seed + 2).squeeze(1)
         if side == "input" or self.tied:
             return new_rows(old, self._input, self._seed)
         return new_rows(old, self._output, self._seed + 1)
+
+    def fit(self, model: PreTrainedModel) -> None:
+        """Fit sizes, ties and the ids in the configurations to the target vocabulary; the rows' values are made later.
+
+        The model is changed in place; it may be on the meta device.
+        """
+        if not self.tied:
+            untie(model)
+        text = model.config.get_text_config()
+        sizes, old_rows, before = vocabulary_sizes(text), text.vocab_size, dict(vars(text))
+        with torch.random.fork_rng(devices=[]):  # resizing initialises rows that are overwritten later
+            model.resize_token_embeddings(self.size, mean_resizing=False)
+        model.get_output_embeddings().out_features = self.size
+        for name in sizes:
+            setattr(text, name, self.size)
+        if getattr(model.config, "vocab_size", None) == old_rows:  # a second copy, outside the text's part
+            model.config.vocab_size = self.size
+        move_special_ids(model.config, model.generation_config, self._source, self._target, old_rows)
+        generation = model.generation_config
+        if generation is not None:
+            unused = [*np.flatnonzero(self._target.is_hole).tolist(), *range(self._target.size, self.size)]
+            generation.suppress_tokens = [*(generation.suppress_tokens or ()), *unused] or None
+            # transformers saves published contradictions (a temperature without sampling), unless the file was changed.
+            generation._original_object_hash = hash(generation)
+        embedding = model.get_input_embeddings()
+        if getattr(embedding, "padding_idx", None) is not None:  # the row that is never trained
+            embedding.padding_idx = self._target.roles.get("pad")
+        _update_module_copies(model, before)
 
 
 def rearrange(
@@ -156,7 +177,7 @@ def rearrange(
     further = {name: made.part(name, model.state_dict()[name]) for name in made.further}
 
     new = copy.deepcopy(model)
-    fit_model(new, source, target, made.size, made.tied)
+    made.fit(new)
     embedding, head = new.get_input_embeddings(), new.get_output_embeddings()
     embedding.weight = nn.Parameter(input_rows, requires_grad=embedding.weight.requires_grad)
     trained = head.weight.requires_grad
@@ -166,43 +187,6 @@ def rearrange(
     for name, table in further.items():
         set_tensor(new, name, table)
     return new
-
-
-def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, size: int, tied: bool) -> None:
-    """Fit sizes, ties and the ids in the configurations to the target vocabulary; the rows' values are made later.
-
-    Parameters
-    ----------
-    model
-        Changed in place; it may be on the meta device.
-    source, target
-        The two vocabularies.
-    size
-        Rows of the new matrices.
-    tied
-        Whether one matrix is both embedding and head.
-    """
-    if not tied:
-        untie(model)
-    text = model.config.get_text_config()
-    sizes, old_rows, before = vocabulary_sizes(text), text.vocab_size, dict(vars(text))
-    with torch.random.fork_rng(devices=[]):  # resizing initialises rows that are overwritten later
-        model.resize_token_embeddings(size, mean_resizing=False)
-    model.get_output_embeddings().out_features = size
-    for name in sizes:
-        setattr(text, name, size)
-    if getattr(model.config, "vocab_size", None) == old_rows:  # a second copy, outside the text's part
-        model.config.vocab_size = size
-    move_special_ids(model.config, model.generation_config, source, target, old_rows)
-    if model.generation_config is not None:
-        unused = [*np.flatnonzero(target.is_hole).tolist(), *range(target.size, size)]
-        model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or ()), *unused] or None
-        # transformers saves published contradictions (a temperature without sampling), unless the file was changed.
-        model.generation_config._original_object_hash = hash(model.generation_config)
-    embedding = model.get_input_embeddings()
-    if getattr(embedding, "padding_idx", None) is not None:  # the row that is never trained
-        embedding.padding_idx = target.roles.get("pad")
-    _update_module_copies(model, before)
 
 
 def untie(model: PreTrainedModel) -> None:

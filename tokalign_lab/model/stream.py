@@ -21,7 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.load import load_outline
 from tokalign_lab.model.quantised import keep_settings
-from tokalign_lab.model.rearrange import NewMatrices, fit_model
+from tokalign_lab.model.rearrange import NewMatrices
 from tokalign_lab.model.save import is_saved_model, save_other_files
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.vocabulary_tensors import names_in_model, vocabulary_parameters
@@ -62,7 +62,7 @@ def rearrange_files(
     made = NewMatrices(outline, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     stale = {name for names in shards.names.values() for name in names}
     was_tied = set(shards.names["input"]) & set(shards.names["output"])
-    fit_model(outline, source, target, made.size, made.tied)
+    made.fit(outline)
     fresh: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)  # file -> new name -> part, old name
     for part, names in shards.names.items():
         if part == "output" and made.tied:

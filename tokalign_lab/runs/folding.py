@@ -159,9 +159,11 @@ class RunView:
         """Add new events (see `tokalign_lab.adaptation.events`)."""
         for event in events:
             self._keep_time(event.get("time"))
-            take = _TAKERS.get(str(event.get("kind")))
-            if take is not None:
-                take(self, event)
+            kind, step = str(event.get("kind")), number(event.get("step"))
+            if kind in _OF_A_STEP and step >= 0:
+                _OF_A_STEP[kind](self, event, int(step))
+            elif kind in _OF_THE_RUN:
+                _OF_THE_RUN[kind](self, event)
 
     def x(self, axis: str) -> np.ndarray:
         """Return the positions of the steps on an axis ("step", "tokens" or "minutes"), float64 (n,)."""
@@ -197,41 +199,40 @@ def number(value: Any) -> float:
     return float(value) if usable else math.nan
 
 
-def _step_of(event: Event) -> int | None:
-    step = number(event.get("step"))
-    return int(step) if step >= 0 else None
+def _take_step(view: RunView, event: Event, step: int) -> None:
+    values = {name: number(event[field]) for name, field in STEP_FIELDS.items() if field in event}
+    view.trained.put(step, values | {"seconds": view.seconds})
 
 
-def _take_step(view: RunView, event: Event) -> None:
-    step = _step_of(event)
-    if step is not None:
-        values = {name: number(event[field]) for name, field in STEP_FIELDS.items() if field in event}
-        view.trained.put(step, values | {"seconds": view.seconds})
+def _take_evaluation(view: RunView, event: Event, step: int) -> None:
+    view.measured.put(step, bits_by_part(event))
+    if "probes_answered" in event:
+        view.answered.put(step, {"probes": number(event["probes_answered"])})
+        lost = event.get("probes_lost")
+        view.lost[step] = tuple(str(prompt) for prompt in lost) if isinstance(lost, list) else ()
 
 
-def _take_evaluation(view: RunView, event: Event) -> None:
-    step = _step_of(event)
-    if step is not None:
-        view.measured.put(step, bits_by_part(event))
-        if "probes_answered" in event:
-            view.answered.put(step, {"probes": number(event["probes_answered"])})
-            lost = event.get("probes_lost")
-            view.lost[step] = tuple(str(prompt) for prompt in lost) if isinstance(lost, list) else ()
+def _take_sample(view: RunView, event: Event, step: int) -> None:
+    view.samples.setdefault(str(event.get("prompt", "")), {})[step] = str(event.get("text", ""))
 
 
-def _take_sample(view: RunView, event: Event) -> None:
-    step = _step_of(event)
-    if step is not None:
-        view.samples.setdefault(str(event.get("prompt", "")), {})[step] = str(event.get("text", ""))
-
-
-def _take_stage(view: RunView, event: Event) -> None:
-    step, steps, stage = _step_of(event), number(event.get("steps")), event.get("stage")
-    if step is not None and steps > 0 and isinstance(stage, int):
+def _take_stage(view: RunView, event: Event, step: int) -> None:
+    steps, stage = number(event.get("steps")), event.get("stage")
+    if steps > 0 and isinstance(stage, int):
         seconds = view.stages[stage].seconds if stage in view.stages else view.seconds
         only = stage == 2 and step == 0  # a run of one stage trains the whole model; its number would mislead
         name = "" if only else STAGE_WORDS.get(stage, f"stage {stage}")
         view.stages[stage] = Stage(name, step, step + int(steps), seconds)
+
+
+def _take_resumed(view: RunView, event: Event, step: int) -> None:
+    """Drop what was recorded after the checkpoint: these steps are repeated."""
+    for rows in (view.trained, view.measured, view.answered):
+        rows.cut(step)
+    tables: list[dict[int, Any]] = [view.lost, *view.samples.values()]
+    for by_step in tables:
+        for later in [at for at in by_step if at > step]:
+            del by_step[later]
 
 
 def _take_source(view: RunView, event: Event) -> None:
@@ -240,25 +241,16 @@ def _take_source(view: RunView, event: Event) -> None:
     view.source_note = reason and alone + reason
 
 
-def _take_resumed(view: RunView, event: Event) -> None:
-    """Drop what was recorded after the checkpoint: these steps are repeated."""
-    step = _step_of(event)
-    if step is not None:
-        for rows in (view.trained, view.measured, view.answered):
-            rows.cut(step)
-        tables: list[dict[int, Any]] = [view.lost, *view.samples.values()]
-        for by_step in tables:
-            for later in [at for at in by_step if at > step]:
-                del by_step[later]
-
-
 def _take_progress(view: RunView, event: Event) -> None:
     view.progress[1:] = [event]
 
 
-_TAKERS: dict[str, Callable[[RunView, Event], None]] = {
+_OF_A_STEP: dict[str, Callable[[RunView, Event, int], None]] = {
     "step": _take_step, "evaluation": _take_evaluation, "sample": _take_sample, "stage": _take_stage,
-    "resumed": _take_resumed, "source": _take_source, "progress": _take_progress,
+    "resumed": _take_resumed,
+}  # fmt: skip
+_OF_THE_RUN: dict[str, Callable[[RunView, Event], None]] = {
+    "source": _take_source, "progress": _take_progress,
     "device": lambda view, event: setattr(view, "device", str(event.get("device", ""))),
     "kept": lambda view, event: setattr(view, "kept", str(event.get("reason", ""))),
     "note": lambda view, event: setattr(view, "note", str(event.get("text", ""))),

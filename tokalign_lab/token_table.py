@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import lzma
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,12 @@ class TokenTable:
     @cached_property
     def token_bytes(self) -> tuple[bytes | None, ...]:
         """Shape (size,): the bytes of each token in running text; None for a special token and a hole."""
-        spelled = _spelled(self.raw, frozenset(self.control), self.literal, self.spelling)
+        control, bytes_of = frozenset(self.control), self.spelling.bytes_of
+        as_written = () if self.spelling.kind == "sentencepiece" else self.literal
+        spelled = [
+            None if token is None or i in control else token.encode() if i in as_written else bytes_of(token)
+            for i, token in enumerate(self.raw)
+        ]
         return tuple(self.decoded[i].encode() if i in self.decoded else token for i, token in enumerate(spelled))
 
     @classmethod
@@ -110,28 +115,24 @@ class TokenTable:
         control = tuple(sorted(i for i in special - byte_tokens if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
-        is_control = np.isin(np.arange(size), control)
-        literal = frozenset(added) - byte_tokens
-        spelled = _spelled(raw, frozenset(control), literal, spelling)
-        replaced = spelling.replaced(state)
-        decoded = _decoded(tokenizer, raw, spelled, literal, spelling) if replaced else {}
         made = cls(
             raw=tuple(raw),
             control=control,
-            literal=literal,
+            literal=frozenset(added) - byte_tokens,
             spelling=spelling,
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
-            fingerprint=hash_of(
-                [
-                    json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"),
-                    is_control.tobytes(),
-                    probe_ids.astype("<i4").tobytes(),
-                    *([json.dumps(decoded).encode()] if decoded else []),
-                ]
-            ),
-            decoded=decoded,
+            fingerprint="",
         )
+        replaced = spelling.replaced(state)
+        decoded = _decoded(tokenizer, made) if replaced else {}
+        content = [
+            json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+            made.is_control.tobytes(),
+            probe_ids.astype("<i4").tobytes(),
+            *([json.dumps(decoded).encode()] if decoded else []),
+        ]
+        made = replace(made, fingerprint=hash_of(content), decoded=decoded)
         _check_bytes(tokenizer, made.token_bytes, replaced, name)
         return made
 
@@ -157,38 +158,21 @@ class TokenTable:
             return None
 
 
-def _spelled(
-    raw: Sequence[str | None], control: Collection[int], literal: Collection[int], spelling: Spelling
-) -> list[bytes | None]:
-    """Return the bytes of each token by its string, without the decoder; None for a special token and a hole."""
-    as_written = () if spelling.kind == "sentencepiece" else literal
-    return [
-        None if token is None or i in control else token.encode() if i in as_written else spelling.bytes_of(token)
-        for i, token in enumerate(raw)
-    ]
-
-
 _AROUND = "\ue000"  # not a token, at both ends: a decoder may treat the first and the last token differently
 
 
-def _decoded(
-    tokenizer: PreTrainedTokenizerBase,
-    raw: Sequence[str | None],
-    spelled: Sequence[bytes | None],
-    literal: Collection[int],
-    spelling: Spelling,
-) -> dict[int, str]:
-    """Return id -> decoded text for the tokens whose text, decoded between others, differs from `spelled`.
+def _decoded(tokenizer: PreTrainedTokenizerBase, table: TokenTable) -> dict[int, str]:
+    """Return id -> decoded text for the tokens whose text, decoded between others, differs from their spelling.
 
     Spaces at the ends are not compared: some decoders put one between all tokens.
     """
-    decoder = tokenizer.backend_tokenizer.decoder
+    decoder, spelling = tokenizer.backend_tokenizer.decoder, table.spelling
     keeps_spaces = spelling.kind != "wordpiece" and not spelling.prefix and not spelling.suffix
     found = {}
-    for token_id, (token, ours) in enumerate(zip(raw, spelled, strict=True)):
+    for token_id, (token, ours) in enumerate(zip(table.raw, table.token_bytes, strict=True)):
         if token is None or ours is None or spelling.is_byte_fallback(token):
             continue
-        if token_id in literal and spelling.kind == "byte-level":
+        if token_id in table.literal and spelling.kind == "byte-level":
             token = "".join(BYTE_LETTERS[byte] for byte in token.encode())
         text = decoder.decode([_AROUND, token, _AROUND])
         if text[:1] != _AROUND or text[-1:] != _AROUND or "\ufffd" in text:

@@ -52,7 +52,6 @@ def write_report(
     reference = result["models"][0]["bits_per_byte"]
     return _write(
         out / "report.html",
-        [result["pair"][side] for side in ("source", "target")],
         alignment,
         (source, target),
         [RunFolder(out / "run")],
@@ -94,7 +93,6 @@ def write_run_report(
     runs = [align_run, *tuned]
     return _write(
         path,
-        names,
         alignment,
         (source, target),
         tuned,
@@ -132,7 +130,6 @@ def score_rows(scores: Mapping[str, Any]) -> list[Row]:
 
 def _write(
     path: Path,
-    names: Sequence[str],
     alignment: Alignment,
     vocabularies: tuple[Vocabulary, Vocabulary],
     tuned: Sequence[RunFolder],
@@ -149,7 +146,7 @@ def _write(
     tunings = [_tuning(run, reference) for run in tuned]
     html = page.get_template("report.html.j2").render(
         **dict.fromkeys(("recorded", "origins", "diagnosis", "models", "made"), ()) | parts,
-        names=names,
+        names=[alignment.lexicon.provenance[side]["name"] for side in ("source", "target")],
         reference=reference,
         tunings=tunings,
         maps=maps,

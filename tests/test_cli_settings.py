@@ -208,6 +208,7 @@ def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None
         ("seed: 1.5", "--seed"),
         ("one_to_one: perhaps", "one-to-one"),
         ('{"kind": "dance", "settings": {}}', "no kind of run named 'dance'"),
+        ('{"kind": ["align"], "settings": {}}', "has the option 'kind'"),
     ],
 )
 def test_an_invalid_config_file_is_refused(work: Path, tmp_path: Path, text: str, message: str) -> None:

@@ -198,7 +198,7 @@ def _read_config(context: typer.Context, path: Path | None, classes: Sequence[ty
     known = several.keys() - {"config", "json", "help", "more_text"}
     try:
         values = _read(path)
-        if "kind" in values and isinstance(values.get("settings"), dict):
+        if isinstance(values.get("kind"), str) and isinstance(values.get("settings"), dict):
             values = _of_run(path, values, classes, known)
         unknown = sorted(map(str, values.keys() - known))
         if unknown:

@@ -35,7 +35,7 @@ from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.common.numbers import MEANINGS
 from tokalign_lab.widgets.common.panel import Panel
-from tokalign_lab.widgets.common.part import Box
+from tokalign_lab.widgets.common.part import Box, bar
 from tokalign_lab.widgets.common.state import Query
 from tokalign_lab.widgets.common.table import Column, Pages, RowTable
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
@@ -427,7 +427,7 @@ class TestPart:
         press = part.button("Divide", lambda: 1 / 0, "Fail")
         with pytest.raises(ZeroDivisionError):
             part.guarded(lambda: 1 / 0)()  # without a panel, the exception must reach the caller
-        panel._fill([Box([Box([part])])])
+        panel._fill([Box([Box([part])])], bar())
         press.click()
         assert "ZeroDivisionError" in panel._error.value
 

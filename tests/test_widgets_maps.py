@@ -35,6 +35,7 @@ from tokalign_lab.widgets import LabState, MapPanel
 from tokalign_lab.widgets.common import panel as panel_module
 from tokalign_lab.widgets.common.background import inline, later
 from tokalign_lab.widgets.common.panel import Panel
+from tokalign_lab.widgets.common.part import bar
 from tokalign_lab.widgets.common.state import COLOURINGS, Query
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 from tokalign_lab.widgets.maps import colours
@@ -275,7 +276,7 @@ class TestPanel:
 
     def test_displaying_the_panel_does_not_copy_its_figure(self) -> None:
         panel, outer = make_panel(), Panel("tabs", "tl-tabs", None)
-        outer._fill([VBox([panel])])
+        outer._fill([VBox([panel])], bar())
         for shown in (panel, outer):
             assert shown._repr_mimebundle_()["text/plain"] == repr(shown)
         assert repr(panel) == "<MapPanel: Embedding maps>"
@@ -296,10 +297,9 @@ class TestPanel:
             time.sleep(0.02)
         assert {part.comm for part in [*parts, panel.figure]} == {None}
 
-    @pytest.mark.parametrize("around", ["", "outer = Panel('tabs', 'tl-tabs', None)\nouter._fill([panel])\n"])
+    @pytest.mark.parametrize("around", ["", "outer = Panel('tabs', 'tl-tabs', None)\nouter._fill([panel], bar())\n"])
     def test_a_process_ends_with_a_panel_open(self, around: str) -> None:
-        imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.common.panel import Panel\n"
-        code = f"{imports}panel = make_panel()\n{around}print('made')"
+        code = f"from test_widgets_maps import Panel, bar, make_panel\npanel = make_panel()\n{around}print('made')"
         message = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
         )

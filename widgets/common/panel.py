@@ -23,7 +23,7 @@ from tokalign_lab.runs.gallery import recorded_words
 
 from .background import later
 from .numbers import Number, cards
-from .part import Bar, Folds, Part, help_class, html, shown
+from .part import Bar, Part, help_class, html, shown
 from .state import LabState
 
 _HERE = Path(__file__).parent
@@ -107,13 +107,10 @@ class Panel(Part, w.VBox):
         """
         return f"<{type(self).__name__}: {self._probe.label}>"
 
-    def _fill(self, children: Sequence[w.Widget], row: Folds | Bar | None = None) -> None:
-        """Add all parts. The button "Copy as code" comes last in `row`; without one, it is below everything."""
-        end: tuple[w.Widget, ...] = (self._copy,)
-        if row is not None:
-            buttons = row.row if isinstance(row, Folds) else row
-            buttons.children, end = (*buttons.children, self._copy), ()
-        self.children = (self._probe, self._error, self._badge, *children, *end, self._code)
+    def _fill(self, children: Sequence[w.Widget], row: Bar) -> None:
+        """Add all parts. The button "Copy as code" comes last in `row`, which is among them."""
+        row.children = (*row.children, self._copy)
+        self.children = (self._probe, self._error, self._badge, *children, self._code)
         self.adopt(children)
 
     def headline(self, title: str, verdict: str, numbers: Sequence[Number] = (), note: str = "") -> None:

@@ -112,7 +112,7 @@ class ComparePanel(Panel):
                             [self._summary, html("", meanings(("moved", "moved_text", "difference")))]),
             }
         )  # fmt: skip
-        self._fill([self._head, bar(swap), folds, self._same, self._tokens], folds)
+        self._fill([self._head, bar(swap), folds, self._same, self._tokens], folds.row)
 
     @property
     def selection(self) -> pd.DataFrame:

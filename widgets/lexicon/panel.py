@@ -147,7 +147,7 @@ class LexiconPanel(Panel):
         )  # fmt: skip
         body = w.HBox([self.paged, self.why])
         body.add_class("tl-split")
-        self._fill([self._head, self.filters.quick, self.folds, body], self.folds)
+        self._fill([self._head, self.filters.quick, self.folds, body], self.folds.row)
         self._show_head()
         self.mark(mark_html(view.lexicon.provenance.get("recorded", "")))
 

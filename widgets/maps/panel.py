@@ -188,7 +188,7 @@ class MapPanel(Panel):
                 self._head, self._controls, folds, self._job, self.figure, notes.legend, notes.status, notes.card,
                 notes.chosen, self.table, self.neighbours,
             ],
-            folds,
+            folds.row,
         )  # fmt: skip
         self._describe()
         self.mark(mark_html(provenance.get("recorded", "")))

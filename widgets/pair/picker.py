@@ -14,7 +14,7 @@ from tokalign_lab import catalog
 from tokalign_lab.catalog.choices import Choice, choices, where_from
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
-from tokalign_lab.vocabulary import Overlap, Vocabulary, overlap
+from tokalign_lab.vocabulary import Vocabulary, overlap
 
 from ..common.numbers import meanings, share
 from ..common.panel import Panel
@@ -67,7 +67,6 @@ class PairPicker(Panel):
             self.lab_state.target = target
         self._folders = folders
         self._loaded: dict[str, Vocabulary] = {}
-        self._overlap: tuple[str, str, Overlap] | None = None
         self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
         self._numbers: dict[str, str] = {}
         self._verdict = _EMPTY
@@ -114,7 +113,7 @@ class PairPicker(Panel):
                 self._head, bar(*self._choices.values(), swap, self._fetch), self._form, self._advice, self.folds,
                 self.playground,
             ],
-            self.folds,
+            self.folds.row,
         )  # fmt: skip
 
     def _choice(self, side: str, words: str) -> w.Combobox:
@@ -202,7 +201,7 @@ class PairPicker(Panel):
 
     def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
         """Draw the quick parts first; stop if another pair is chosen."""
-        both = self._shared(*pair)
+        both = overlap(*pair)
         self._card.value = card_html(*pair, both)
         self._numbers = {
             "vocabulary": " → ".join(f"{int((~one.is_hole).sum()):,}" for one in pair),
@@ -248,12 +247,6 @@ class PairPicker(Panel):
         if name not in self._loaded:
             self._loaded[name] = vocabulary_of(name)
         return self._loaded[name]
-
-    def _shared(self, source: Vocabulary, target: Vocabulary) -> Overlap:
-        key = source.fingerprint, target.fingerprint
-        if self._overlap is None or self._overlap[:2] != key:
-            self._overlap = (*key, overlap(source, target))
-        return self._overlap[2]
 
     def _show_text(self) -> None:
         pair = [self._loaded[name] for name in (self.lab_state.source, self.lab_state.target) if name in self._loaded]

@@ -159,7 +159,7 @@ class RunsPanel(Panel):
                 "Trash": ("restore deleted runs, or delete them permanently", [self.trash]),
             }
         )
-        self._fill([self._head, self.folds, self.pages, actions, self._details, self._curves], self.folds)
+        self._fill([self._head, self.folds, self.pages, actions, self._details, self._curves], self.folds.row)
 
     @property
     def run(self) -> RunFolder | None:

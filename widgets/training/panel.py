@@ -119,7 +119,7 @@ class TrainingPanel(Panel):
                 top, self._state_line, self._progress, self._log, self.figure, self._note,
                 self.folds, self.samples,
             ],
-            self.folds,
+            self.folds.row,
         )  # fmt: skip
 
     @property

@@ -201,6 +201,7 @@ class Evaluator:
                 "bytes": result.bytes,
                 "bits_per_byte": result.bits_per_byte,
                 "by_slice": result.by_slice,
+                "bytes_by_slice": result.bytes_by_slice,
                 "probes": len(self.probes),
                 "probes_answered": share if right else None,
                 "probes_lost": [probe.prompt for probe, one in zip(self.probes, right, strict=True) if not one],

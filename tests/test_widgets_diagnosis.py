@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import ipywidgets as w
 import numpy as np
 import pytest
 
@@ -103,6 +104,17 @@ def test_every_warning_and_critical_finding_lists_its_tokens(
 def test_a_finding_without_tokens_has_a_disabled_button(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     panel = DiagnosisPanel(lexicon, *pair, found=Diagnosis([Finding("nothing here", "warn", "Seen.", "Do.")]))
     assert panel._list.children[0].children[1].disabled
+
+
+def test_a_given_diagnosis_has_no_button_to_refresh_it(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    for found in (None, Diagnosis([Finding("nothing here", "warn", "Seen.", "Do.")])):
+        panel = DiagnosisPanel(lexicon, *pair, found=found)
+        assert (panel._again in [one for part in _within(panel) for one in part.children]) == (found is None)
+
+
+def _within(box: w.Box) -> list[w.Box]:
+    inner = [child for child in box.children if isinstance(child, w.Box)]
+    return [box, *(deeper for child in inner for deeper in _within(child))]
 
 
 def test_tokens_are_escaped() -> None:

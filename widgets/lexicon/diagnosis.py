@@ -74,7 +74,8 @@ class DiagnosisPanel(Panel):
         self._list = w.VBox()
         self._list.add_class("tl-findings")
         about = html("", meanings(("critical", "warnings", "passed", "concerned")))
-        folds = Folds({"Details": ("passed checks, meaning of the numbers", [bar(self._fine, self._again), about])})
+        asked = [self._fine] if found is not None else [self._fine, self._again]
+        folds = Folds({"Details": ("passed checks, meaning of the numbers", [bar(*asked), about])})
         self._fill([self._head, folds, self._list], folds.row)
         self.mark(mark_html(names.get("recorded", "")))
         self._watch(self._on_selection, "selection")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pytest
 import torch
 
+from tokalign_lab.adaptation import loss as module
 from tokalign_lab.adaptation.distillation import DistillationTerm, Predictions
 from tokalign_lab.adaptation.loss import IGNORED, term_loss
 from tokalign_lab.adaptation.settings import DistillationSettings
@@ -43,5 +45,8 @@ def distillation_loss(
     distilled = torch.ones_like(labels, dtype=torch.bool) if distilled is None else distilled[predicted]
     teacher = teacher[distilled]
     term = DistillationTerm(labels, teacher, settings, vocab_size, distilled)
-    loss = term_loss(states, weight, bias, cap, term, n, chunk_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        if chunk_bytes is not None:
+            patch.setattr(module, "_CHUNK_BYTES", {"cpu": chunk_bytes})
+        loss = term_loss(states, weight, bias, cap, term, n)
     return Distilled(loss, term.next_token / n, term.divergence / n, n)

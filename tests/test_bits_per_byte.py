@@ -21,6 +21,7 @@ from transformers import (
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import bits_per_byte as module
+from tokalign_lab.evaluation import head
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head, check_causal, longest_input
 from tokalign_lab.model.check import check_folder
@@ -154,7 +155,7 @@ def test_a_long_document_is_cut_into_windows_that_tile_it() -> None:
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_blocks_of_logits_equal_the_models_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(kind, VOCABULARY.size)
-    monkeypatch.setattr(module, "_LOGITS_BYTES", 4 * VOCABULARY.size * 3)  # three rows per block
+    monkeypatch.setattr(head, "_LOGITS_BYTES", 4 * VOCABULARY.size * 3)  # three rows per block
     in_blocks = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
     monkeypatch.setattr(module.Head, "_probe", lambda self: False)
     whole = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)

@@ -8,6 +8,7 @@ from tiny import CONFIGS, tiny_model
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from tokalign_lab.adaptation import loss as module
 from tokalign_lab.adaptation.loss import ChunkedLoss, NextToken, head_loss
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.stages import set_trainable
@@ -39,7 +40,10 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_chunks_give_the_loss_and_the_gradients_of_the_models_own(kind: str, stage: int) -> None:
+def test_chunks_give_the_loss_and_the_gradients_of_the_models_own(
+    kind: str, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK_BYTES", {"cpu": 4 * ROWS * 7})  # seven positions, fewer in the last chunk
     model = tiny_model(kind, ROWS)
     set_trainable(model, stage)
     for items in (None, torch.tensor(17)):
@@ -47,7 +51,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_models_own(kind: str, sta
         own = model(**batch(), **extra).loss
         own.backward()
         expected = gradients(model)
-        with ChunkedLoss(model, Head(model), chunk_bytes=4 * ROWS * 7):  # seven positions per chunk, fewer in the last
+        with ChunkedLoss(model, Head(model)):
             output = model(**batch(), **extra)
             output.loss.backward()
         assert float(output.loss) == pytest.approx(float(own), rel=1e-5)
@@ -103,9 +107,10 @@ def test_the_heads_gradient_is_not_copied() -> None:
     assert loss.grad_fn.grads is None
 
 
-def test_bfloat16_is_close_to_float32() -> None:
+def test_bfloat16_is_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK_BYTES", {"cpu": 4 * ROWS * 7})
     model = tiny_model("llama", ROWS)
-    with ChunkedLoss(model, Head(model), chunk_bytes=4 * ROWS * 7):
+    with ChunkedLoss(model, Head(model)):
         whole = model(**batch()).loss
         whole.backward()
         expected = gradients(model)["lm_head.weight"]

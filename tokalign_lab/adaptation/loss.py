@@ -71,7 +71,6 @@ def head_loss(
     head: Head,
     term: Term,
     divisor: torch.Tensor | float,
-    chunk_bytes: int | None = None,
 ) -> torch.Tensor:
     """Sum a term over the positions of `hidden`, divided by `divisor`; differentiable in states and head.
 
@@ -87,11 +86,8 @@ def head_loss(
         The loss term to sum.
     divisor
         Usually the number of all positions.
-    chunk_bytes
-        Size of a chunk of float32 logits; by default 128 MiB on a CPU and 1 GiB on a GPU.
     """
-    bias = getattr(head.module, "bias", None)
-    return term_loss(hidden, head.module.weight, bias, head.cap, term, divisor, chunk_bytes)
+    return term_loss(hidden, head.module.weight, getattr(head.module, "bias", None), head.cap, term, divisor)
 
 
 def term_loss(
@@ -101,10 +97,9 @@ def term_loss(
     cap: float | None,
     term: Term,
     divisor: torch.Tensor | float,
-    chunk_bytes: int | None = None,
 ) -> torch.Tensor:
     """`head_loss` of a head that is given by its tensors: `weight` (vocab_size, d), `bias` (vocab_size,), soft-cap."""
-    size = chunk_bytes or _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
+    size = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
     chunk = max(1, size // (4 * int(weight.shape[0])))
     return _HeadLoss.apply(hidden, weight, bias, cap, term, divisor, chunk)  # type: ignore[no-untyped-call]
 
@@ -196,14 +191,11 @@ class ChunkedLoss:
         A causal language model whose `Head` is `in_chunks`.
     head
         That head.
-    chunk_bytes
-        As for `head_loss`.
     """
 
-    def __init__(self, model: PreTrainedModel, head: Head, chunk_bytes: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, head: Head) -> None:
         self._model = model
         self._head = head
-        self._chunk_bytes = chunk_bytes
         self._labels: torch.Tensor | None = None
         self._divisor: torch.Tensor | float | None = None
         self._loss: torch.Tensor | None = None
@@ -260,7 +252,7 @@ class ChunkedLoss:
         predicted = labels != IGNORED
         divisor = self._divisor if self._divisor is not None else predicted.sum().clamp(min=1)
         term = self.term(labels[predicted], predicted)
-        self._loss = head_loss(hidden[:, :-1][predicted], self._head, term, divisor, self._chunk_bytes)
+        self._loss = head_loss(hidden[:, :-1][predicted], self._head, term, divisor)
         return (hidden[:, :1],)
 
     def _give_loss(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:

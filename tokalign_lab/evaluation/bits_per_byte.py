@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BATCH_TOKENS = 1024  # per forward pass
-_LOGITS_BYTES = 64_000_000  # of one chunk of float32 logits
 _CONTEXT_SHARE = 0.25
 ESCAPE_BITS = 8
 """Cost of a byte that the tokens do not spell."""
@@ -314,10 +313,4 @@ class Scorer:
         if not head.in_chunks:
             logits = head.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return cross_entropy(logits[row, column].float(), targets, reduction="none")
-        return head.at(ids, mask, lambda hidden: self._in_chunks(hidden[row, column], targets))
-
-    def _in_chunks(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        head = self.head
-        chunk = max(1, _LOGITS_BYTES // (4 * int(head.module.weight.shape[0])))
-        parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
-        return torch.cat([cross_entropy(head.logits(states), right, reduction="none") for states, right in parts])
+        return head.at(ids, mask, lambda hidden: head.nats(hidden[row, column], targets))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from tokalign_lab.errors import InputError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
 _PROBE_TOKENS = 8
+_LOGITS_BYTES = 64_000_000  # of one chunk of float32 logits
 _LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit: above rounding, which grouped experts make larger
 # names of the maximum input length in configurations; the last two are MPT's and Whisper's
 _LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
@@ -135,6 +137,12 @@ class Head:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits of states, (..., vocab_size), as `capped_logits`."""
         return capped_logits(hidden, self.module.weight, getattr(self.module, "bias", None), self.cap)
+
+    def nats(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each of `targets`, int64 (n,), after its state, (n, d); the logits are made in chunks."""
+        chunk = max(1, _LOGITS_BYTES // (4 * len(self.module.weight)))
+        parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        return torch.cat([cross_entropy(self.logits(states), right, reduction="none") for states, right in parts])
 
     def _probe(self) -> bool:
         with evaluation_mode(self.model), torch.no_grad():

@@ -46,22 +46,19 @@ def fixed_sum(
     parts: Sequence[Part],
     n: torch.Tensor,
     share: torch.Tensor | float,
-    chunk_bytes: int | None = None,
 ) -> Combined:
     """Add losses with their weights.
 
     Parameters
     ----------
     states : float (n, d): the head's input
-    head, chunk_bytes : as for `head_loss`
+    head : the student's
     parts : the losses to add
     n : integer scalar: the number of states
     share : a factor for the total
     """
-    if not parts:
-        return states.sum() * 0.0, {}
     summed = _Sum([(part.term, part.weight * n / part.count) for part in parts])
-    loss = head_loss(states, head, summed, n / share, chunk_bytes)
+    loss = head_loss(states, head, summed, n / share)
     return loss, {part.name: value / part.count for part, value in zip(parts, summed.values, strict=True)}
 
 
@@ -70,13 +67,12 @@ def balanced_sum(
     head: Head,
     parts: Sequence[Part],
     share: torch.Tensor | float,
-    chunk_bytes: int | None = None,
 ) -> Combined:
     """Add losses so that the norm of each loss's gradient in the states is its weight times that of the first loss.
 
     Parameters
     ----------
-    states, head, share, chunk_bytes : as for `fixed_sum`
+    states, head, share : as for `fixed_sum`
     parts : the losses to add, at least one; the first has its own weight
     """
     given = [states, head.module.weight, getattr(head.module, "bias", None)]
@@ -91,7 +87,7 @@ def balanced_sum(
         assert weight is not None
         hidden.requires_grad_(True)  # its norm is the reference, even if only the head is trained
         with torch.enable_grad():
-            loss = term_loss(hidden, weight, bias, head.cap, part.term, part.count, chunk_bytes)
+            loss = term_loss(hidden, weight, bias, head.cap, part.term, part.count)
             loss.backward()  # type: ignore[no-untyped-call]
         grads = [leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None]
         here = norm([grads[0]])

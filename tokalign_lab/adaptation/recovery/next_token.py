@@ -59,37 +59,27 @@ def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, t
 
 
 class SharedTokens:
-    """Predictions over the shared tokens.
+    """Predictions over the shared tokens, compared by KL(source || student).
 
     Parameters
     ----------
     hidden : float (positions, d): input of the source's head at the positions
     head : the source's
     ids : see `shared_ids`
-    settings : temperature and direction
     """
 
-    def __init__(
-        self,
-        hidden: torch.Tensor,
-        head: Head,
-        ids: tuple[torch.Tensor, torch.Tensor],
-        settings: DistillationSettings,
-    ) -> None:
+    def __init__(self, hidden: torch.Tensor, head: Head, ids: tuple[torch.Tensor, torch.Tensor]) -> None:
         self._mine = ids[0].to(hidden.device)
         yours = ids[1].to(hidden.device)
         bias = getattr(head.module, "bias", None)
         rows = head.module.weight.detach()[yours]
         self._of = LivePredictions(hidden, rows, None if bias is None else bias.detach()[yours], head.cap)
-        self._settings = settings
 
     def __call__(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Compared`."""
-        t = self._settings.temperature
-        log_s = torch.log_softmax(logits[:, self._mine] / t, dim=1)
-        kl, gradient = self._of[chosen].divergence(log_s, slice(None), self._settings)
-        whole = torch.zeros_like(logits)
-        return kl * t * t, whole.index_copy_(1, self._mine, gradient.mul_(t))  # T^2 / T
+        log_s = torch.log_softmax(logits[:, self._mine], dim=1)
+        kl, gradient = self._of[chosen].divergence(log_s, slice(None), DistillationSettings())
+        return kl, torch.zeros_like(logits).index_copy_(1, self._mine, gradient)
 
 
 class Expected:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from tokalign_lab.adaptation.settings import SOURCE_LOSSES, DistillationSettings
-from tokalign_lab.errors import InputError
+from tokalign_lab.adaptation.settings import SOURCE_LOSSES
 
 WEIGHTS = ("next_token", *SOURCE_LOSSES)
 
@@ -21,28 +17,24 @@ class Objective:
     Attributes
     ----------
     next_token : of the text itself
-    likelihood : ALM (see `likelihood`), with temperature `tau`, and debiased if `debias` is set
-    shared : KL at strict 1:1 positions, with `kl`'s temperature and direction
+    likelihood : ALM (see `likelihood`)
+    shared : KL over shared tokens at strict 1:1 positions (`next_token.SharedTokens`)
     prefix : divergence of predictions mapped to the student's tokens (`next_token.Expected`), per predicted position
     branches : the same for second pieces (`branches`), per predicted position
-    states : squared difference of the states after each of `state_layers`, mean over these layers; if balanced, each
-        layer has this weight
-    values : MATT's loss in `value_layer`
+    states : squared difference of the states after `layer`
+    values : MATT's loss in `layer`
+    layer : counted from 1
     balanced : weights are relative to the gradient of the next-token loss
     """
 
     next_token: float = 1.0
     likelihood: float = 0.0
-    tau: float = 5.0
-    debias: bool = False
     shared: float = 0.0
     prefix: float = 0.0
     branches: float = 0.0
-    kl: DistillationSettings = dataclasses.field(default_factory=DistillationSettings)
     states: float = 0.0
-    state_layers: tuple[int, ...] = ()
     values: float = 0.0
-    value_layer: int = 0
+    layer: int = 1
     balanced: bool = False
 
     @classmethod
@@ -57,27 +49,8 @@ class Objective:
         losses : weights by name (`SOURCE_LOSSES`)
         n_layers : layers of the model; states and values are compared after a third of them (as MATT does)
         """
-        third = max(1, round(n_layers / 3))
         balanced = not losses.keys() <= {"shared", "prefix", "branches"}
-        options: dict[str, Any] = {"state_layers": (third,), "value_layer": third, "balanced": balanced}
-        return cls(**options | dict(losses))
-
-    def __post_init__(self) -> None:
-        """Raise `InputError` for invalid values."""
-        weights = {name: getattr(self, name) for name in WEIGHTS}
-        for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise InputError(f"The weight of {name!r} is {weight}, but it must be a number of at least 0.")
-        if not any(weights.values()):
-            raise InputError(f"Every loss has the weight 0; give one of {', '.join(WEIGHTS)} a weight.")
-        if not (math.isfinite(self.tau) and self.tau > 0):
-            raise InputError(f"The temperature tau is {self.tau}, but it must be a number above 0.")
-        if self.balanced and not self.next_token:
-            raise InputError("Balanced weights are relative to the next-token loss; give next_token a weight.")
-        if self.states and not self.state_layers:
-            raise InputError("States are to be compared, but state_layers names no layer.")
-        if self.values and not self.value_layer:
-            raise InputError("Values are to be compared, but value_layer names no layer.")
+        return cls(**losses, layer=max(1, round(n_layers / 3)), balanced=balanced)
 
     @property
     def needs_head(self) -> bool:
@@ -86,10 +59,5 @@ class Objective:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Layers whose states are compared."""
-        return tuple(sorted(set(self.state_layers))) if self.states else ()
-
-    @property
-    def source_layers(self) -> tuple[int, ...]:
-        """Layers of the source whose outputs are needed, ascending."""
-        return tuple(sorted({*self.layers, *([self.value_layer] if self.values else [])}))
+        """The layer of the source whose output is needed, if one is."""
+        return (self.layer,) if self.states or self.values else ()

@@ -23,11 +23,11 @@ from tokalign_lab.adaptation.loss import IGNORED, ChunkedLoss, NextToken, head_l
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches
 from tokalign_lab.adaptation.recovery.combining import Injection, Part, balanced_sum, fixed_sum
-from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, logits_ahead, opens_word
+from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of
 from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
 from tokalign_lab.adaptation.recovery.objective import WEIGHTS, Objective
 from tokalign_lab.adaptation.recovery.states import Attention, attention_of, state_loss, value_loss
-from tokalign_lab.cross_tokenizer.layers import ended_after, layer, states_of, with_states
+from tokalign_lab.cross_tokenizer.layers import layer, states_of, with_states
 from tokalign_lab.cross_tokenizer.pieces import Pieces, Predictions
 from tokalign_lab.cross_tokenizer.source import Reading, SourceTeacher
 from tokalign_lab.errors import InputError
@@ -68,14 +68,10 @@ class RecoveryLoss(ChunkedLoss):
     ) -> None:
         super().__init__(model, head)
         self._teacher, self._objective, self._processes = teacher, objective, processes
-        rows = len(head.module.weight)
-        debiased = objective.likelihood and objective.debias
-        self._opening = opens_word(student, rows) if debiased else None
         source = teacher.vocabulary
-        self._source_opening = opens_word(source, len(teacher.head.module.weight)) if debiased else None
         self._shared_ids = shared_ids(student, source) if objective.shared else None
         self._pieces = Pieces(student, source) if objective.prefix or objective.branches else None
-        for number in objective.source_layers:
+        for number in objective.layers:
             for one in (model, teacher.model):
                 layer(one, number)
         self._check_shape(model, teacher.model)
@@ -86,21 +82,15 @@ class RecoveryLoss(ChunkedLoss):
         self._means: dict[str, torch.Tensor] = {}
         self._sums = torch.zeros(len(WEIGHTS) + 1, dtype=torch.float64)
         self._stack = ExitStack()
-        self._cut = ExitStack()
 
     def __enter__(self) -> Self:
         super().__enter__()
-        for number in self._objective.layers:
-
-            def compare(module: torch.nn.Module, inputs: Any, output: Any, number: int = number) -> Any:
-                return self._at_layer(output, number)
-
-            self._stack.callback(layer(self._model, number).register_forward_hook(compare).remove)
+        number = self._objective.layer
+        if self._objective.states:
+            self._stack.callback(layer(self._model, number).register_forward_hook(self._at_layer).remove)
         if self._objective.values:
-            here = layer(self._model, self._objective.value_layer)
-            self._stack.enter_context(attention_of(here, self._model, self._at_attention))
-            theirs = layer(self._teacher.model, self._objective.value_layer)
-            self._stack.enter_context(attention_of(theirs, self._teacher.model, self._keep_attention))
+            for model, work in ((self._model, self._at_attention), (self._teacher.model, self._keep_attention)):
+                self._stack.enter_context(attention_of(layer(model, number), model, work))
         return self
 
     def __exit__(
@@ -108,7 +98,6 @@ class RecoveryLoss(ChunkedLoss):
     ) -> None:
         super().__exit__(kind, value, trace)
         self._stack.close()
-        self._cut.close()
 
     def take(self, inputs: dict[str, Any]) -> None:
         """Remove from the batch the entries that only the loss needs, and let the source read the batch."""
@@ -119,12 +108,9 @@ class RecoveryLoss(ChunkedLoss):
         if "position_ids" in inputs:
             raise InputError("The source reads across the documents of a sequence; leave cross_documents on.")
         objective = self._objective
-        self._reading = self._teacher.read(inputs["input_ids"], objective.source_layers, objective.needs_head)
+        self._reading = self._teacher.read(inputs["input_ids"], objective.layers, objective.needs_head)
         if self._pieces is not None:
             self._predict(inputs, self._pieces)
-        if not (objective.next_token or objective.needs_head):
-            # later layers do not enter the loss
-            self._cut.enter_context(ended_after(self._model, max(objective.source_layers)))
 
     def _predict(self, inputs: dict[str, Any], pieces: Pieces) -> None:
         """Map the source's predictions to the student's tokens, and append branches to the batch."""
@@ -156,10 +142,6 @@ class RecoveryLoss(ChunkedLoss):
         found = dict(zip(WEIGHTS, sums, strict=True))
         return {name: value / max(n, 1) for name, value in found.items() if getattr(self._objective, name)}
 
-    def _give_loss(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
-        self._cut.close()
-        return super()._give_loss(module, inputs, output)
-
     # --- at the head
 
     def _at_the_head(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
@@ -173,9 +155,9 @@ class RecoveryLoss(ChunkedLoss):
         states = hidden[:, :-1][predicted]
         parts = list(self._on_logits(states, labels[predicted], predicted, n))
         if self._objective.balanced and len(parts) > 1:
-            loss, means = balanced_sum(states, self._head, parts, share, self._chunk_bytes)
+            loss, means = balanced_sum(states, self._head, parts, share)
         else:
-            loss, means = fixed_sum(states, self._head, parts, n, share, self._chunk_bytes)
+            loss, means = fixed_sum(states, self._head, parts, n, share)
         self._means |= {"positions": n, **means}
         if self._branches is not None and len(self._branches):
             loss = loss + self._of_branches(behind, self._branches, n, share)
@@ -191,8 +173,7 @@ class RecoveryLoss(ChunkedLoss):
         """Yield the losses on logits; `labels`, int64 (n,), are at `predicted`, bool (batch, length - 1)."""
         objective, reading = self._objective, self._reading
         assert reading is not None
-        if objective.next_token:
-            yield Part("next_token", NextToken(labels), n, objective.next_token)
+        yield Part("next_token", NextToken(labels), n, objective.next_token)
         if not objective.needs_head:
             return
         # the row of the state at each token of the batch, -1 if it predicts nothing
@@ -219,7 +200,7 @@ class RecoveryLoss(ChunkedLoss):
         rows = torch.arange(len(branches), device=states.device)
         term = ComparedNext(rows, Expected(branches.second, branches.probs, branches.weight))
         factor = self._objective.branches * share
-        loss = head_loss(states, self._head, term, n / factor, self._chunk_bytes)
+        loss = head_loss(states, self._head, term, n / factor)
         self._means["branches"] = loss.detach() / factor
         return loss
 
@@ -230,44 +211,40 @@ class RecoveryLoss(ChunkedLoss):
         known = rows >= 0
         rows, yours = rows[known], positions.source[known, 0] - 1
         hidden = reading.hidden[yours.to(reading.hidden.device)].to(rows.device)
-        shared = SharedTokens(hidden, self._teacher.head, ids, self._objective.kl)
+        shared = SharedTokens(hidden, self._teacher.head, ids)
         count = torch.tensor(max(1, len(rows)), device=rows.device)
         return Part("shared", ComparedNext(rows, shared), count, self._objective.shared)
 
     def _likelihood(self, reading: Reading, states: torch.Tensor, labels: torch.Tensor, row_of: torch.Tensor) -> Part:
-        chunks = chunks_of(reading, self._teacher.head, self._source_opening)
+        chunks = chunks_of(reading, self._teacher.head)
         first, last = row_of[chunks.first - 1], row_of[chunks.last - 1]
         whole = (first >= 0) & (last >= 0) & (last - first == chunks.last - chunks.first)
-        if self._opening is not None:
-            whole &= row_of[chunks.last] == last + 1
+        dtype = self._head.module.weight.dtype
         term = ChunkLikelihood(
             labels,
             first[whole],
             last[whole],
             chunks.log_probs[whole],
-            self._objective.tau,
-            logits_ahead(states, self._head),
-            self._opening,
+            lambda rows: self._head.logits(states[rows].to(dtype)),
         )
         return Part("likelihood", term, whole.sum().clamp(min=1), self._objective.likelihood)
 
     # --- at layers
 
-    def _at_layer(self, output: Any, number: int) -> Any:
+    def _at_layer(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
         states = states_of(output)
         if self._labels is None or self._reading is None:
             return output
         # the first state of a text has about a hundred times the usual norm and would dominate the loss
         here = self._reading.positions[~self._reading.positions.special & ~self._reading.positions.first]
-        source = self._reading.layers[number]
+        source = self._reading.layers[self._objective.layer]
         source = source[here.source[:, 1].to(source.device)].to(states.device)
         with torch.enable_grad():
             leaf = states.detach().requires_grad_(True)
             text = leaf[:, : self._reading.length]  # without the branches
-            loss = state_loss(text.flatten(0, 1)[here.student[:, 1]], source) / len(self._objective.layers)
+            loss = state_loss(text.flatten(0, 1)[here.student[:, 1]], source)
             (gradient,) = torch.autograd.grad(loss, leaf)
-        before = self._means.get("states") if number != self._objective.layers[0] else None
-        self._means["states"] = loss.detach() if before is None else before + loss.detach()
+        self._means["states"] = loss.detach()
         return with_states(output, self._injected("states", [states], [gradient])[0])
 
     def _keep_attention(self, attention: Attention) -> None:

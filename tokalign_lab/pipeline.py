@@ -382,7 +382,7 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
     Raises `InputError` if one does not exist, the teacher has another tokenizer, or tuning does not fit in memory.
     """
     if settings.trackers:
-        from tokalign_lab.adaptation.trackers import check_trackers
+        from tokalign_lab.adaptation.trainer import check_trackers
 
         check_trackers(settings.trackers)
     model_folder(settings.model)

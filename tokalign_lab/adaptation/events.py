@@ -16,7 +16,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,9 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
-from tokalign_lab.adaptation.guard import Measured
-from tokalign_lab.adaptation.probes import Probe, ask
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.documents import Document
-from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import evaluation_mode
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -175,43 +171,6 @@ def _memory() -> int:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     return int(psutil.Process().memory_info().rss)
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """Measures held-out text and probes, and continues the prompts; the random state of training does not change."""
-
-    vocabulary: Vocabulary
-    documents: Sequence[Document]
-    probes: Sequence[Probe]
-    settings: AdaptSettings
-    emit: Emit
-    interrupt: Interrupt
-
-    def __call__(self, model: PreTrainedModel, step: int, stage: int) -> Measured:
-        """Emit one `evaluation` event and a `sample` event for each prompt; return the measurement."""
-        result = bits_per_byte(model, self.vocabulary, self.documents, progress=lambda share, message: self.interrupt())
-        right = ask(model, self.vocabulary, self.probes)
-        share = sum(right) / len(right) if right else math.nan
-        self.emit(
-            {
-                "kind": "evaluation",
-                "step": step,
-                "stage": stage,
-                "bytes": result.bytes,
-                "bits_per_byte": result.bits_per_byte,
-                "by_slice": result.by_slice,
-                "bytes_by_slice": result.bytes_by_slice,
-                "probes": len(self.probes),
-                "probes_answered": share if right else None,
-                "probes_lost": [probe.prompt for probe, one in zip(self.probes, right, strict=True) if not one],
-            }
-        )
-        for prompt in self.settings.prompts:
-            self.interrupt()
-            text = continue_text(model, self.vocabulary, prompt, self.settings.sample_tokens)
-            self.emit({"kind": "sample", "step": step, "stage": stage, "prompt": prompt, "text": text})
-        return Measured(step, result.bits_per_byte, share)
 
 
 def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, tokens: int) -> str:

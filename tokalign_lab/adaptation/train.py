@@ -10,6 +10,7 @@ predictions (`teaching`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -34,10 +35,10 @@ from tokalign_lab.adaptation.checkpoints import (
 from tokalign_lab.adaptation.coverage import coverage, in_words
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_sequences, mixed
 from tokalign_lab.adaptation.divergence import LossWatch
-from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
-from tokalign_lab.adaptation.guard import Guard
+from tokalign_lab.adaptation.events import Emit, Interrupt, Reporter, continue_text
+from tokalign_lab.adaptation.guard import Guard, Measured
 from tokalign_lab.adaptation.loss import ChunkedLoss
-from tokalign_lab.adaptation.probes import all_probes, answered
+from tokalign_lab.adaptation.probes import Probe, all_probes, answered, ask
 from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective
@@ -47,13 +48,13 @@ from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
 from tokalign_lab.adaptation.teacher import check_same_tokenizer
 from tokalign_lab.adaptation.teaching import DistilledLoss, Teaching, check_student, prepare_teaching
-from tokalign_lab.adaptation.trackers import check_trackers, trackers
-from tokalign_lab.adaptation.trainer import trainer_of, without_cache
+from tokalign_lab.adaptation.trainer import OrderedTrainer, check_trackers, trackers, without_cache
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.cross_tokenizer.source import SourceTeacher
 from tokalign_lab.device import describe_device, pick_device
-from tokalign_lab.documents import excerpts, read_documents, split_documents
+from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import atomic_folder
 from tokalign_lab.model.load import files_of, load_model
@@ -135,9 +136,6 @@ def adapt(
     source_vocabulary = source[1] if source else None
     source = source if learns else None  # not kept in memory for the probes alone
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
-    evaluator = Evaluator(
-        vocabulary, measured, probes, settings, emit, interrupt if processes.count == 1 else lambda: None
-    )
     model = _load(str(checkpoint.path) if checkpoint else model_name, processes)
     _check_fit(model, vocabulary, settings)
     teaching = None
@@ -145,7 +143,7 @@ def adapt(
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
     recovery = _recovery(settings, model, source, vocabulary, reason, emit) if learns else None
     del source
-    run = _Run(settings, mix, vocabulary, teaching, recovery, evaluator, guard, root, processes, emit, interrupt)
+    run = _Run(settings, mix, vocabulary, measured, probes, teaching, recovery, guard, root, processes, emit, interrupt)
     if resume:
         emit({"kind": "resumed", "step": done})
     read = np.concatenate([run.data(stage).ids(vocabulary.size) for stage in stages])
@@ -181,9 +179,10 @@ class _Run:
     settings: AdaptSettings
     mix: Mix
     vocabulary: Vocabulary
+    held_out: Sequence[Document]
+    probes: Sequence[Probe]
     teaching: Teaching | None
     recovery: tuple[SourceTeacher, Objective] | None
-    evaluator: Evaluator
     guard: Guard
     root: Path
     processes: Processes
@@ -191,9 +190,31 @@ class _Run:
     interrupt: Interrupt
 
     def measure(self, model: PreTrainedModel, step: int, stage: Stage) -> None:
-        """Measure the model and keep its weights if they are the best so far."""
-        found = self.evaluator(model, step, stage.number)
-        if self.guard.add(found) and step and self.settings.patience and not is_sharded() and self.processes.is_first:
+        """Measure held-out text and probes, continue the prompts, and keep the weights if they are the best so far."""
+        interrupt = self.interrupt if self.processes.count == 1 else lambda: None
+        here = {"step": step, "stage": stage.number}
+        result = bits_per_byte(model, self.vocabulary, self.held_out, progress=lambda share, message: interrupt())
+        right = ask(model, self.vocabulary, self.probes)
+        share = sum(right) / len(right) if right else math.nan
+        self.emit(
+            {
+                "kind": "evaluation",
+                **here,
+                "bytes": result.bytes,
+                "bits_per_byte": result.bits_per_byte,
+                "by_slice": result.by_slice,
+                "bytes_by_slice": result.bytes_by_slice,
+                "probes": len(self.probes),
+                "probes_answered": share if right else None,
+                "probes_lost": [probe.prompt for probe, one in zip(self.probes, right, strict=True) if not one],
+            }
+        )
+        for prompt in self.settings.prompts:
+            interrupt()
+            text = continue_text(model, self.vocabulary, prompt, self.settings.sample_tokens)
+            self.emit({"kind": "sample", **here, "prompt": prompt, "text": text})
+        best = self.guard.add(Measured(step, result.bits_per_byte, share))
+        if best and step and self.settings.patience and not is_sharded() and self.processes.is_first:
             with atomic_folder(self.guard.folder / "model", lambda kept: (kept / "config.json").is_file()) as folder:
                 model.save_pretrained(folder)
 
@@ -281,8 +302,8 @@ class _Run:
         followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")
         whole = KeepOneWhole(self.root, self.processes)  # a checkpoint is complete before a run stops
         callbacks = [*followers, whole, reporter]
-        trainer = trainer_of(model, stage, settings, self.root, self.processes, data, self.vocabulary.size, callbacks)
-        trainer.used_rows = used
+        size = self.vocabulary.size
+        trainer = OrderedTrainer(model, stage, settings, self.root, self.processes, data, size, used, callbacks)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # undo the bf16 wrapper of its forward pass
         if reporter.stop is not None:  # requested in a step without a checkpoint

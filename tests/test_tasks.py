@@ -18,9 +18,9 @@ from tokalign_lab import catalog
 from tokalign_lab.cli import app
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import tasks
-from tokalign_lab.evaluation.harness import gather, harness_model
-from tokalign_lab.evaluation.tasks import PAPER_TASKS, score_tasks
+from tokalign_lab.evaluation.tasks import PAPER_TASKS, gather, harness_model, score_tasks
 from tokalign_lab.model.load import load_model
+from tokalign_lab.progress import silent
 from tokalign_lab.vocabulary import Vocabulary
 
 
@@ -91,7 +91,7 @@ def test_log_likelihoods_equal_the_harness_s_own(smollm_vocabulary: Vocabulary) 
     pairs += [("word " * 100, " is too long for this model")]  # 64 positions: cut from the left
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)
     requests = [(pair, *theirs._encode_pair(*pair)) for pair in pairs]
-    ours = harness_model(model, tokenizer, 64)
+    ours = harness_model(model, tokenizer, 64, silent, "")
     found = [value for value, _ in ours._loglikelihood_tokens(requests)]
     wanted = [value for value, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
     assert found == pytest.approx(wanted, rel=1e-4)

@@ -9,9 +9,9 @@ _PROGRAM = """
 import sys
 sys.modules["lm_eval"] = None  # as if it were not installed
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation import harness, tasks
+from tokalign_lab.evaluation import tasks
 try:
-    harness.harness_model(None, None, 1)
+    tasks.check_harness()
 except InputError as error:
     print(error)
 """

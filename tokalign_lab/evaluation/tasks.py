@@ -16,12 +16,13 @@ SuperGLUE's copy. In BoolQ, always answering yes is right for 62 % of the questi
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,13 @@ import numpy as np
 
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError, require_extra
+from tokalign_lab.evaluation.bits_per_byte import batches, scoring
 from tokalign_lab.files import cache_folder
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _HARNESS_FILES = {
     "arc-easy": "arc/arc_easy.yaml",
@@ -49,6 +51,17 @@ PAPER_TASKS = tuple(_HARNESS_FILES)
 SHOTS = (0, 5)
 _FEW_SHOT_SEED = 1234  # the harness's default
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+"""Prompt and answer as text, and the ids of each."""
+
+
+@dataclass
+class _Input:
+    """One input sequence, and the answers at its end: (request, the prompt's last position, tokens)."""
+
+    ids: tuple[int, ...]
+    answers: list[tuple[int, int, list[int]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -147,8 +160,6 @@ def score_tasks(
     vocabulary.check_rows(len(model.get_input_embeddings().weight))
     check_harness()
     files = {name: catalog.get(name) for name in names}
-    from tokalign_lab.evaluation.harness import harness_model
-
     scored = []
     with _quiet(), tempfile.TemporaryDirectory() as work:
         loaded = _load_tasks(files, Path(work))
@@ -233,3 +244,77 @@ def _quiet() -> Iterator[None]:
         harness.tqdm = bar
         if bars:
             data_sets.enable_progress_bar()
+
+
+def harness_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_tokens: int,
+    progress: Progress,
+    message: str,
+) -> Any:
+    """Wrap a model in memory as an `HFLM`, with log-likelihoods by `Scorer`.
+
+    The harness splits prompt and answer, adds bos and truncates long inputs.
+
+    Parameters
+    ----------
+    model, tokenizer : the model and its tokenizer, which is copied because the harness gives it a pad token
+    batch_tokens : approximate number of tokens per forward pass
+    progress, message : called with the share of inputs scored, and this message
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    class HarnessModel(HFLM):  # type: ignore[misc]  # mypy does not read the harness
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+            """Score answers given prompts, without the harness's progress bar."""
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(
+            self, requests: list[Request], disable_tqdm: bool = True, override_bs: int | None = None
+        ) -> list[tuple[float, bool]]:
+            return log_likelihoods(self.model, requests, self.max_length, batch_tokens, progress, message)
+
+    return HarnessModel(pretrained=model, tokenizer=copy.deepcopy(tokenizer))
+
+
+def log_likelihoods(
+    model: PreTrainedModel,
+    requests: list[Request],
+    max_length: int,
+    batch_tokens: int,
+    progress: Progress,
+    message: str,
+) -> list[tuple[float, bool]]:
+    """Return the log-likelihood of each answer, and False for "is it greedy", which no task here uses.
+
+    Raises `InputError` for an answer of more than `max_length` tokens.
+    """
+    inputs = gather(requests, max_length)
+    found = [0.0] * len(requests)
+    done = 0
+    with scoring(model) as score:
+        for batch in batches(inputs, batch_tokens):
+            inputs_read = [(one.ids, [(first, tokens) for _, first, tokens in one.answers]) for one in batch]
+            for one, nats in zip(batch, score(inputs_read), strict=True):
+                for (request, _, _), value in zip(one.answers, nats, strict=True):
+                    found[request] = -value
+            done += len(batch)
+            progress(done / len(inputs), message)
+    return [(value, False) for value in found]
+
+
+def gather(requests: list[Request], max_length: int) -> list[_Input]:
+    """Join requests that differ only in the last token into one input. Raises `InputError` as `log_likelihoods`."""
+    by_ids: dict[tuple[int, ...], _Input] = {}
+    for number, (_, prompt, answer) in enumerate(requests):
+        if len(answer) > max_length:
+            raise InputError(
+                f"The model reads at most {max_length} tokens, but an answer has {len(answer)}; "
+                "it cannot be scored in this task."
+            )
+        # the last token is predicted, not read; long inputs lose their beginning, as in the harness
+        ids = tuple((prompt + answer)[-(max_length + 1) : -1])
+        entry = by_ids.setdefault(ids, _Input(ids))
+        entry.answers.append((number, len(ids) - len(answer), answer))
+    return list(by_ids.values())

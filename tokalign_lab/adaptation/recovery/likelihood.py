@@ -21,8 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tokalign_lab.cross_tokenizer.source import Reading
-from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
+from tokalign_lab.cross_tokenizer.source import Reading, TensorTable
 from tokalign_lab.evaluation.head import Head
 
 TAU = 5.0

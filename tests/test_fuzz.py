@@ -457,11 +457,11 @@ def test_a_damaged_cache_of_a_teacher_gives_the_same_predictions(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
-        teacher_cache.keep_predictions(teacher, blocks, k=4, interrupt=interrupt)
+        teacher_cache.keep_predictions(teacher, blocks, range(len(blocks)), 4, interrupt=interrupt)
     (kept,) = (path for path in (root / "good" / "teacher").iterdir() if path.is_dir())  # the lock is a file
     names = sorted(file.name for file in kept.iterdir())
     monkeypatch.setenv("TOKALIGN_CACHE", str(root / "other"))
-    expected = files_of(teacher_cache.keep_predictions(teacher, blocks, k=4).folder)
+    expected = files_of(teacher_cache.keep_predictions(teacher, blocks, range(len(blocks)), 4).folder)
 
     @settings(
         max_examples=EXAMPLES or 5, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
@@ -474,7 +474,7 @@ def test_a_damaged_cache_of_a_teacher_gives_the_same_predictions(
         file.write_bytes(data.draw(damaged(file.read_bytes())))
         with monkeypatch.context() as patch:
             patch.setenv("TOKALIGN_CACHE", str(root / "bad"))
-            assert files_of(teacher_cache.keep_predictions(teacher, blocks, k=4).folder) == expected
+            assert files_of(teacher_cache.keep_predictions(teacher, blocks, range(len(blocks)), 4).folder) == expected
 
     check()
 

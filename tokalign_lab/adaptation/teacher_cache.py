@@ -31,7 +31,6 @@ from tokalign_lab.adaptation.data import Mix, PackedBlocks
 from tokalign_lab.adaptation.distillation import KeptPredictions
 from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.files import cache_folder, damage, hash_of, seal, write_json
 from tokalign_lab.locks import lock_or_refuse
 from tokalign_lab.progress import Progress, silent
@@ -39,7 +38,6 @@ from tokalign_lab.provenance import installed_versions, now
 
 _log = logging.getLogger("tokalign_lab")
 
-KEPT_TOKENS = 64
 _FILES: dict[str, np.dtype[Any]] = {
     "input_ids": np.dtype("<i4"),
     "log_probs": np.dtype("<f2"),
@@ -91,8 +89,8 @@ class TeacherCache:
 def keep_predictions(
     teacher: Teacher,
     blocks: PackedBlocks | Mix,
-    numbers: Sequence[int] | None = None,
-    k: int = KEPT_TOKENS,
+    numbers: Sequence[int],
+    k: int,
     temperature: float = 1.0,
     apart: bool = False,
     progress: Progress = silent,
@@ -100,14 +98,13 @@ def keep_predictions(
 ) -> TeacherCache:
     """Run a teacher on the training text and store its predictions; stored predictions are reused.
 
-    Raises `InputError` if k does not fit the vocabulary, the temperature is not a number above 0, a block does not
-    exist, the blocks exceed the teacher's maximum length, or another process writes the same predictions.
+    Raises `InputError` if k does not fit the vocabulary, or another process writes the same predictions.
 
     Parameters
     ----------
     teacher : the teacher
-    blocks : the training text
-    numbers : the blocks; all by default. A short run needs only those that it trains on.
+    blocks : the training text, in sequences that the teacher can read
+    numbers : the blocks that the run trains on, at least one
     k : tokens to store at each position
     temperature : the temperature of the student's training
     apart : separate the documents of a block
@@ -116,15 +113,8 @@ def keep_predictions(
     """
     if not 1 <= k < teacher.vocabulary.size:
         raise InputError(f"k is {k}; keep at least 1 token and fewer than the {teacher.vocabulary.size} there are.")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise InputError(f"The temperature is {temperature}, but it must be a number above 0.")
-    chosen = np.arange(len(blocks)) if numbers is None else np.unique(np.asarray(numbers, dtype=np.int64))
-    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= len(blocks):
-        raise InputError(f"Blocks {list(chosen[:1])} to {list(chosen[-1:])} were requested, of {len(blocks)}.")
+    chosen = np.unique(np.asarray(numbers, dtype=np.int64))
     length = len(blocks.block(int(chosen[0]))[0])
-    limit = longest_input(teacher.model)
-    if limit is not None and length > limit:
-        raise InputError(f"The blocks have {length} tokens, but the teacher reads at most {limit}.")
     about = {
         "fingerprint": teacher.fingerprint(),
         "blocks": hash_of(np.asarray(blocks.block(int(i)), "<i8").tobytes() for i in chosen),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BATCH = {"cpu": 8, "cuda": 64}
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """The beginning of a passage: bos if the teacher has one, then `prompt_tokens` ids."""
-
-    document: Document
-    ids: list[int]
 
 
 def write_text(
@@ -97,12 +89,10 @@ def write_text(
                 interrupt()
                 progress(start / len(prompts), f"{vocabulary.name} writes")
                 batch = prompts[start : start + size]
-                texts = _continue(model, vocabulary, [prompt.ids for prompt in batch], settings, start // size)
-                for number, (prompt, text) in enumerate(zip(batch, texts, strict=True), start=start):
-                    made = Document(
-                        text, f"{prompt.document.name}#{number}", prompt.document.group, prompt.document.slice
-                    )
-                    file.write(_line(made, "train", {**about, "prompt": prompt.document.name}))
+                texts = _continue(model, vocabulary, [ids for _, ids in batch], settings, start // size)
+                for number, ((passage, _), text) in enumerate(zip(batch, texts, strict=True), start=start):
+                    made = replace(passage, text=text, name=f"{passage.name}#{number}")
+                    file.write(_line(made, "train", {**about, "prompt": passage.name}))
                 file.flush()
                 os.fsync(file.fileno())
             written = _written(unfinished)
@@ -116,16 +106,18 @@ def write_text(
     return written
 
 
-def _prompts(vocabulary: Vocabulary, train: Sequence[Document], settings: WritingSettings) -> list[_Prompt]:
-    """Sample passages and keep the beginnings of those that are long enough."""
+def _prompts(
+    vocabulary: Vocabulary, train: Sequence[Document], settings: WritingSettings
+) -> list[tuple[Document, list[int]]]:
+    """Sample passages that are long enough; returns each with its prompt: bos if there is one, then its first ids."""
     passages = excerpts(train, max(1, n_bytes(train)))  # all of them
     bos = vocabulary.roles.get("bos")
-    found: list[_Prompt] = []
+    found: list[tuple[Document, list[int]]] = []
     for place in np.random.default_rng(settings.seed).permutation(len(passages)):
         (ids,) = vocabulary.encode([passages[place].text[: 16 * settings.prompt_tokens]])
         if len(ids) >= settings.prompt_tokens:
             start = [] if bos is None else [bos]
-            found.append(_Prompt(passages[place], [*start, *ids[: settings.prompt_tokens].tolist()]))
+            found.append((passages[place], [*start, *ids[: settings.prompt_tokens].tolist()]))
         if len(found) == settings.documents:
             return found
     raise InputError(

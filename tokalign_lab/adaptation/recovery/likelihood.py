@@ -17,35 +17,22 @@ logits depends on all tokens of the chunk. The few tokens that are in the next s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from tokalign_lab.cross_tokenizer.source import Reading, TensorTable
+from tokalign_lab.cross_tokenizer.source import Reading
 from tokalign_lab.evaluation.head import Head
 
 TAU = 5.0
 _OFFSET = 1e-6  # keeps the probabilities below 1
 
 
-@dataclass(frozen=True)
-class Chunks(TensorTable):
-    """Chunks with the source's log probability of each.
-
-    Attributes
-    ----------
-    first, last : int64 (n,): the student's first and last token of each, counted through the batch
-    log_probs : float64 (n,): lT, at most 0
-    """
-
-    first: torch.Tensor
-    last: torch.Tensor
-    log_probs: torch.Tensor
-
-
 @torch.no_grad()
-def chunks_of(reading: Reading, head: Head) -> Chunks:
+def chunks_of(reading: Reading, head: Head) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute the source's log probability of each exact chunk of a batch whose tokens both sides predict.
+
+    Returns the student's first and last token of each chunk, int64 (n,), counted through the batch, and lT, float64
+    (n,), at most 0.
 
     Parameters
     ----------
@@ -59,8 +46,8 @@ def chunks_of(reading: Reading, head: Head) -> Chunks:
     positions = reading.positions[reading.positions.exact & ~reading.positions.first]
     begin, end = positions.source.unbind(1)
     # the token at position p is predicted at p - 1
-    of_chunk = (sums[end] - sums[begin - 1]).to(positions.row.device)
-    return Chunks(*positions.student.unbind(1), of_chunk.clamp(max=0.0))
+    first, last = positions.student.unbind(1)
+    return first, last, (sums[end] - sums[begin - 1]).to(first.device).clamp(max=0.0)
 
 
 def softened_cross_entropy(log_t: torch.Tensor, log_s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

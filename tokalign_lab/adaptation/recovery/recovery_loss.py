@@ -216,15 +216,15 @@ class RecoveryLoss(ChunkedLoss):
         return Part("shared", ComparedNext(rows, shared), count, self._objective.shared)
 
     def _likelihood(self, reading: Reading, states: torch.Tensor, labels: torch.Tensor, row_of: torch.Tensor) -> Part:
-        chunks = chunks_of(reading, self._teacher.head)
-        first, last = row_of[chunks.first - 1], row_of[chunks.last - 1]
-        whole = (first >= 0) & (last >= 0) & (last - first == chunks.last - chunks.first)
+        begin, end, log_probs = chunks_of(reading, self._teacher.head)
+        first, last = row_of[begin - 1], row_of[end - 1]
+        whole = (first >= 0) & (last >= 0) & (last - first == end - begin)
         dtype = self._head.module.weight.dtype
         term = ChunkLikelihood(
             labels,
             first[whole],
             last[whole],
-            chunks.log_probs[whole],
+            log_probs[whole],
             lambda rows: self._head.logits(states[rows].to(dtype)),
         )
         return Part("likelihood", term, whole.sum().clamp(min=1), self._objective.likelihood)

@@ -49,10 +49,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     watch : detects divergence
     emit : receives the events
     interrupt : called when a step has ended; it may raise to stop the run, which then writes a checkpoint first
-    evaluate : called with the step when a measurement is due
+    evaluate : called with the step when a measurement is due; returns whether to end the stage
     bytes_of : returns the bytes of text that a step of this stage reads
     parts : returns the parts of the loss of the last step, by name; empty if there is only the next-token loss
-    enough : returns after a measurement whether to end the stage
     processes : the processes that share the work
     stop : the reason to end the run
     """
@@ -62,10 +61,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     watch: LossWatch
     emit: Emit
     interrupt: Interrupt
-    evaluate: Callable[[int], None]
+    evaluate: Callable[[int], bool]
     bytes_of: Callable[[int], int]
     parts: Callable[[], dict[str, float]]
-    enough: Callable[[], bool]
     processes: Processes
     stop: BaseException | None = None
     _started: float = 0.0
@@ -120,13 +118,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         last = step == self.stage.first_step + self.stage.steps
         if self.stop is None and (last or (every and step % every == 0)):
             try:
-                self.evaluate(step)
+                if self.evaluate(step):
+                    control.should_training_stop = control.should_save = True
             except Exception:
                 raise
             except BaseException as stop:  # cancelled: the step is done and is not thrown away
                 self.stop = stop
-            if self.enough():
-                control.should_training_stop = control.should_save = True
         self._check_stop(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -280,11 +280,12 @@ class _Run:
         settings, per_step = self.settings, self.settings.sequences(self.processes.count)
         lengths = np.array([len(spelled or b"") for spelled in self.vocabulary.token_bytes])
 
-        def evaluate(step: int) -> None:
+        def evaluate(step: int) -> bool:
             with used.whole() if used else nullcontext():
                 self.measure(model, step, stage)
             if followers:
                 trainer.log({"eval_bits_per_byte": self.guard.measured[-1].bits_per_byte})
+            return bool(self.guard.reason) and stage.number == 2
 
         reporter = Reporter(
             stage,
@@ -295,7 +296,6 @@ class _Run:
             evaluate,
             lambda step: data.n_bytes((step - 1) * per_step, per_step, lengths),
             parts,
-            lambda: bool(self.guard.reason) and stage.number == 2,
             self.processes,
         )
         followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")

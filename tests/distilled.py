@@ -9,7 +9,7 @@ import torch
 
 from tokalign_lab.adaptation import loss as module
 from tokalign_lab.adaptation.distillation import DistillationTerm, Predictions
-from tokalign_lab.adaptation.loss import IGNORED, term_loss
+from tokalign_lab.adaptation.loss import IGNORED, head_loss
 from tokalign_lab.adaptation.settings import DistillationSettings
 
 
@@ -48,5 +48,5 @@ def distillation_loss(
     with pytest.MonkeyPatch.context() as patch:
         if chunk_bytes is not None:
             patch.setattr(module, "_CHUNK_BYTES", {"cpu": chunk_bytes})
-        loss = term_loss(states, weight, bias, cap, term, n)
+        loss = head_loss(states, weight, bias, cap, term, n)
     return Distilled(loss, term.next_token / n, term.divergence / n, n)

@@ -12,7 +12,7 @@ from tiny import WORDS, tiny_model, tiny_vocabulary
 from transformers import PreTrainedModel
 
 from tokalign_lab.adaptation import loss as loss_module
-from tokalign_lab.adaptation.loss import ChunkedLoss, Term, term_loss
+from tokalign_lab.adaptation.loss import ChunkedLoss, Term, head_loss
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches, reads_branches
 from tokalign_lab.adaptation.recovery.combining import Injection
@@ -46,7 +46,7 @@ def check_gradient(make: Callable[[], Term], plain: Callable[[torch.Tensor], tor
     for rows in (5, n, 1):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loss_module, "_CHUNK_BYTES", {"cpu": 4 * V * rows})
-            made = term_loss(hidden, weight, None, None, make(), 1.0)
+            made = head_loss(hidden, weight, None, None, make(), 1.0)
         assert float(made.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
         for one, other in zip(torch.autograd.grad(made, (hidden, weight)), wanted, strict=True):
             assert torch.allclose(one, other, rtol=1e-7, atol=1e-10)

@@ -100,7 +100,7 @@ def test_the_heads_gradient_is_not_copied() -> None:
     head = Head(model)
     made: list[int] = []
     hidden = torch.randn(9, 32, requires_grad=True)
-    loss = head_loss(hidden, head, NextToken(torch.arange(9)), 9.0)
+    loss = head_loss(hidden, *head.tensors, NextToken(torch.arange(9)), 9.0)
     made.append(loss.grad_fn.grads[1].data_ptr())
     loss.backward()
     assert head.module.weight.grad.data_ptr() == made[0]

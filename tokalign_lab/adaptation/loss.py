@@ -68,7 +68,9 @@ class NextToken:
 
 def head_loss(
     hidden: torch.Tensor,
-    head: Head,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    cap: float | None,
     term: Term,
     divisor: torch.Tensor | float,
 ) -> torch.Tensor:
@@ -80,28 +82,14 @@ def head_loss(
     ----------
     hidden
         Shape (positions, d): the head's input.
-    head
-        The model's head.
+    weight, bias, cap
+        `Head.tensors` of the model.
     term
         The loss term to sum.
     divisor
         Usually the number of all positions.
     """
-    return term_loss(hidden, head.module.weight, getattr(head.module, "bias", None), head.cap, term, divisor)
-
-
-def term_loss(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    cap: float | None,
-    term: Term,
-    divisor: torch.Tensor | float,
-) -> torch.Tensor:
-    """`head_loss` of a head that is given by its tensors: `weight` (vocab_size, d), `bias` (vocab_size,), soft-cap."""
-    size = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
-    chunk = max(1, size // (4 * int(weight.shape[0])))
-    return _HeadLoss.apply(hidden, weight, bias, cap, term, divisor, chunk)  # type: ignore[no-untyped-call]
+    return _HeadLoss.apply(hidden, weight, bias, cap, term, divisor)  # type: ignore[no-untyped-call]
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -114,14 +102,11 @@ class _HeadLoss(torch.autograd.Function):
         cap: float | None,
         term: Term,
         divisor: torch.Tensor | float,
-        chunk: int,
     ) -> torch.Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         with torch.autocast(kind, enabled=False):
-            loss, *grads = _chunks(
-                hidden.to(dtype), weight.to(dtype), bias, cap, term, divisor, chunk, ctx.needs_input_grad
-            )
+            loss, *grads = _chunks(hidden.to(dtype), weight.to(dtype), bias, cap, term, divisor, ctx.needs_input_grad)
         ctx.grads = [
             None if grad is None or given is None else grad.to(given.dtype)
             for grad, given in zip(grads, (hidden, weight, bias), strict=True)
@@ -133,7 +118,7 @@ class _HeadLoss(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None  # the head's gradient is handed over, not copied
         if grad_output.is_cuda or float(grad_output) != 1.0:
             grads = [None if grad is None else grad.mul_(grad_output) for grad in grads]
-        return (*grads, None, None, None, None)
+        return (*grads, None, None, None)
 
 
 def _chunks(
@@ -143,7 +128,6 @@ def _chunks(
     cap: float | None,
     term: Term,
     divisor: torch.Tensor | float,
-    chunk: int,
     needed: tuple[bool, ...],
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Return the loss and its gradients in hidden, weight and bias; None for a gradient that is not needed."""
@@ -153,6 +137,7 @@ def _chunks(
     # summed over chunks in float32: in bfloat16 small chunks would be lost
     d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if needed[1] else None
     d_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needed[2] else None
+    chunk = max(1, _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"]) // (4 * len(weight)))
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         states = hidden[rows]
@@ -252,7 +237,7 @@ class ChunkedLoss:
         predicted = labels != IGNORED
         divisor = self._divisor if self._divisor is not None else predicted.sum().clamp(min=1)
         term = self.term(labels[predicted], predicted)
-        self._loss = head_loss(hidden[:, :-1][predicted], self._head, term, divisor)
+        self._loss = head_loss(hidden[:, :-1][predicted], *self._head.tensors, term, divisor)
         return (hidden[:, :1],)
 
     def _give_loss(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:

@@ -73,9 +73,7 @@ class Teacher:
         input_ids : int64 (batch, length): the student's input, whole sequences without padding
         position_ids : int64 (batch, length), if the student's documents are separated: the teacher separates them too
         """
-        head = self._head.module
-        states = self._states(input_ids, position_ids)
-        return LivePredictions(states, head.weight, getattr(head, "bias", None), self._head.cap)
+        return LivePredictions(self._states(input_ids, position_ids), *self._head.tensors)
 
     @torch.no_grad()
     def best(
@@ -83,13 +81,12 @@ class Teacher:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the k best tokens after each position, and the probability of the others; as `KeptPredictions`."""
         states = self._states(input_ids, position_ids)
-        head, n = self._head.module, self.vocabulary.size
-        weight = head.weight[:n]
-        bias = None if getattr(head, "bias", None) is None else head.bias[:n]
+        (weight, bias, cap), n = self._head.tensors, self.vocabulary.size
+        weight, bias = weight[:n], None if bias is None else bias[:n]
         chunk = max(1, _LOGITS_BYTES.get(self.device.type, _LOGITS_BYTES["cpu"]) // (4 * n))
         parts = []
         for start in range(0, len(states), chunk):
-            logits = capped_logits(states[start : start + chunk], weight, bias, self._head.cap)
+            logits = capped_logits(states[start : start + chunk], weight, bias, cap)
             log_probs = torch.log_softmax(logits, dim=1)
             top = log_probs.topk(k, dim=1)
             rest = torch.logsumexp(log_probs.scatter_(1, top.indices, -math.inf).div_(temperature), dim=1)

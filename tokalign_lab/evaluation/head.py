@@ -102,6 +102,11 @@ class Head:
         self.device = model.get_input_embeddings().weight.device
         self.in_chunks = self.module is not None and self._probe()
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor | None, float | None]:
+        """Weight, bias and soft-cap, as `capped_logits` takes them."""
+        return self.module.weight, getattr(self.module, "bias", None), self.cap
+
     def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor | None = None, position_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -136,7 +141,7 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits of states, (..., vocab_size), as `capped_logits`."""
-        return capped_logits(hidden, self.module.weight, getattr(self.module, "bias", None), self.cap)
+        return capped_logits(hidden, *self.tensors)
 
     def nats(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of each of `targets`, int64 (n,), after its state, (n, d); the logits are made in chunks."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tokalign_lab.adaptation.loss import Term, head_loss, term_loss
+from tokalign_lab.adaptation.loss import Term, head_loss
 from tokalign_lab.evaluation.head import Head
 
 _TINY = 1e-12
@@ -58,7 +58,7 @@ def fixed_sum(
     share : a factor for the total
     """
     summed = _Sum([(part.term, part.weight * n / part.count) for part in parts])
-    loss = head_loss(states, head, summed, n / share)
+    loss = head_loss(states, *head.tensors, summed, n / share)
     return loss, {part.name: value / part.count for part, value in zip(parts, summed.values, strict=True)}
 
 
@@ -75,7 +75,7 @@ def balanced_sum(
     states, head, share : as for `fixed_sum`
     parts : the losses to add, at least one; the first has its own weight
     """
-    given = [states, head.module.weight, getattr(head.module, "bias", None)]
+    given = [states, *head.tensors[:2]]
     means: dict[str, torch.Tensor] = {}
     total: list[torch.Tensor] = []
     value = torch.zeros((), device=states.device)
@@ -87,7 +87,7 @@ def balanced_sum(
         assert weight is not None
         hidden.requires_grad_(True)  # its norm is the reference, even if only the head is trained
         with torch.enable_grad():
-            loss = term_loss(hidden, weight, bias, head.cap, part.term, part.count)
+            loss = head_loss(hidden, weight, bias, head.cap, part.term, part.count)
             loss.backward()  # type: ignore[no-untyped-call]
         grads = [leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None]
         here = norm([grads[0]])

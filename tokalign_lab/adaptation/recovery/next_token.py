@@ -14,7 +14,7 @@ comparisons:
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 
@@ -28,23 +28,12 @@ TEMPERATURE, SOFT_WEIGHT = 4.0, 0.3
 """Of the KL at a high temperature in `Expected`; docs/decisions/0016-recovery-defaults.md has the figures."""
 
 
-class Compared(Protocol):
-    """Predictions of the source that the student is compared with."""
+Compared = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Compares the student with predictions of the source.
 
-    def __call__(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return KL and its gradient.
-
-        Parameters
-        ----------
-        logits : float (n, vocab_size): the student's logits at the chosen positions
-        chosen : int64 (n,): indices of these positions
-
-        Returns
-        -------
-        kl, gradient
-            Float (n,) in nats, and float (n, vocab_size): its gradient in the logits.
-        """
-        ...
+It gets the student's logits, float (n, vocab_size), at chosen positions, and the indices of these positions, int64
+(n,). It returns KL, float (n,) in nats, and its gradient in the logits.
+"""
 
 
 def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,9 +60,9 @@ class SharedTokens:
     def __init__(self, hidden: torch.Tensor, head: Head, ids: tuple[torch.Tensor, torch.Tensor]) -> None:
         self._mine = ids[0].to(hidden.device)
         yours = ids[1].to(hidden.device)
-        bias = getattr(head.module, "bias", None)
-        rows = head.module.weight.detach()[yours]
-        self._of = LivePredictions(hidden, rows, None if bias is None else bias.detach()[yours], head.cap)
+        weight, bias, cap = head.tensors
+        rows = weight.detach()[yours]
+        self._of = LivePredictions(hidden, rows, None if bias is None else bias.detach()[yours], cap)
 
     def __call__(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Compared`."""

@@ -200,7 +200,7 @@ class RecoveryLoss(ChunkedLoss):
         rows = torch.arange(len(branches), device=states.device)
         term = ComparedNext(rows, Expected(branches.second, branches.probs, branches.weight))
         factor = self._objective.branches * share
-        loss = head_loss(states, self._head, term, n / factor)
+        loss = head_loss(states, *self._head.tensors, term, n / factor)
         self._means["branches"] = loss.detach() / factor
         return loss
 

@@ -18,41 +18,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """Return the model's decoder layers.
-
-    Raises
-    ------
-    InputError
-        If no list of modules in the model has as many members as its configuration has layers.
-    """
-    return _found(model)[2]
-
-
 def layer(model: PreTrainedModel, number: int) -> torch.nn.Module:
     """Return decoder layer `number`, counted from 1.
 
     Raises
     ------
     InputError
-        If there is no such layer.
+        If there is no such layer, or no list of modules has as many members as the configuration has layers.
     """
-    layers = decoder_layers(model)
+    layers = _found(model)[2]
     if not 1 <= number <= len(layers):
         raise InputError(f"Layer {number} was requested, but the model has layers 1 to {len(layers)}.")
     return layers[number - 1]
-
-
-@contextmanager
-def ended_after(model: PreTrainedModel, number: int) -> Iterator[None]:
-    """Within the block, the model's body has only its first `number` layers."""
-    layer(model, number)  # refuses a number that is out of range
-    parent, name, layers = _found(model)
-    setattr(parent, name, torch.nn.ModuleList(list(layers[:number])))
-    try:
-        yield
-    finally:
-        setattr(parent, name, layers)
 
 
 @contextmanager
@@ -69,12 +46,15 @@ def layer_outputs(model: PreTrainedModel, numbers: Sequence[int]) -> Iterator[di
         yield found
 
 
-def states_after(
-    model: PreTrainedModel, input_ids: torch.Tensor, numbers: Sequence[int], **inputs: Any
-) -> dict[int, torch.Tensor]:
+def states_after(model: PreTrainedModel, input_ids: torch.Tensor, numbers: Sequence[int]) -> dict[int, torch.Tensor]:
     """Run the body up to the last of some layers; returns the states after each of them, (batch, length, d)."""
-    with layer_outputs(model, numbers) as found, ended_after(model, max(numbers)):
-        model.base_model(input_ids=input_ids, use_cache=False, **inputs)
+    parent, name, layers = _found(model)
+    with layer_outputs(model, numbers) as found:
+        setattr(parent, name, torch.nn.ModuleList(list(layers[: max(numbers)])))
+        try:
+            model.base_model(input_ids=input_ids, use_cache=False)
+        finally:
+            setattr(parent, name, layers)
     return found
 
 

@@ -497,7 +497,7 @@ def test_a_loss_of_nan_stops_the_run_and_keeps_the_checkpoint(
         run(model_folder, text, tmp_path / "run")
     kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(SMALL))
     assert kept is not None
-    assert (kept.stage, kept.step) == (1, 3)
+    assert (kept.stage.number, kept.step) == (1, 3)
 
 
 def test_a_diverged_loss_is_distinguished_from_a_spike() -> None:

@@ -34,11 +34,16 @@ _log = logging.getLogger("tokalign_lab")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: after `step` steps of stage number `stage`."""
+    """A complete checkpoint: after `step` steps of a stage."""
 
     path: Path
-    stage: int
+    stage: Stage
     step: int
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the run up to this checkpoint."""
+        return self.stage.first_step + self.step
 
 
 def stage_folder(root: Path, stage: int) -> Path:
@@ -53,18 +58,11 @@ def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
         for path in stage_folder(root, stage.number).glob("checkpoint-*"):
             reason = damage(path, whole=True)
             if reason is None:
-                found.append(Checkpoint(path, stage.number, int(path.name.removeprefix("checkpoint-"))))
+                found.append(Checkpoint(path, stage, int(path.name.removeprefix("checkpoint-"))))
             else:
                 _log.warning("%s is not whole (%s), so it is not used", path, reason)
                 shutil.rmtree(path, ignore_errors=True)
-    return max(found, key=lambda checkpoint: (checkpoint.stage, checkpoint.step), default=None)
-
-
-def steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
-    """Return the number of steps in the last checkpoint of a run; 0 without a checkpoint."""
-    if checkpoint is None:
-        return 0
-    return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
+    return max(found, key=lambda checkpoint: checkpoint.steps_done, default=None)
 
 
 def check_folder(root: Path) -> None:

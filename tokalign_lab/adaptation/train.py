@@ -29,7 +29,6 @@ from tokalign_lab.adaptation.checkpoints import (
     is_finished,
     latest_checkpoint,
     remove_all,
-    steps_done,
 )
 from tokalign_lab.adaptation.coverage import coverage, in_words
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_sequences, mixed
@@ -127,7 +126,7 @@ def adapt(
     mix = mixed(corpus, train, vocabulary, settings.sequence_length, settings.seed, settings.mix, settings.temperature)
     interrupt()
 
-    done = steps_done(checkpoint, stages)
+    done = checkpoint.steps_done if checkpoint else 0
     guard = Guard(root / "best", settings.patience, done)
     learns = bool(settings.source_losses) and done < settings.steps
     source, reason = _source_of(model_name, learns and settings.needs_source, processes.device)
@@ -153,7 +152,7 @@ def adapt(
         run.measure(model, 0, stages[0])
     for stage in stages:
         if done < stage.first_step + stage.steps and not guard.reason:
-            here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
+            here = checkpoint if checkpoint is not None and checkpoint.stage == stage else None
             model = run.stage(model, stage, stages, here)
     if not guard.measured:  # resumed from the last checkpoint of a run of an older version
         run.measure(model, settings.steps, stages[-1])

@@ -96,17 +96,7 @@ class ByteAlignment:
 
 
 def align(first: Tokens, second: Tokens) -> ByteAlignment:
-    """Find the positions where a token of each side ends.
-
-    Parameters
-    ----------
-    first, second : two tokenizations of one text
-
-    Returns
-    -------
-    ByteAlignment
-        Its pairs ascend in both columns.
-    """
+    """Find the positions where a token of each of two tokenizations ends; the pairs ascend in both columns."""
     positions = [np.flatnonzero((side.ends > side.starts) & side.faithful) for side in (first, second)]
     _, one, other = np.intersect1d(
         first.ends[positions[0]], second.ends[positions[1]], assume_unique=True, return_indices=True
@@ -129,16 +119,13 @@ def special(token_id: int, units: int) -> Tokens:
 def tokenize(text: str, vocabulary: Vocabulary) -> Tokens:
     """Tokenize a text without special tokens and find the byte where each token ends.
 
+    If the tokens spell the text, all are faithful. If the tokenizer changed the text, its character offsets give the
+    part of the text for each token, and the tokens that spell this part are faithful.
+
     Parameters
     ----------
     text : valid Unicode, without lone surrogates
     vocabulary : the tokenizer
-
-    Returns
-    -------
-    Tokens
-        If the tokens spell the text, all are faithful. If the tokenizer changed the text, its character offsets give
-        the part of the text for each token, and the tokens that spell this part are faithful.
     """
     if not text:
         return Tokens.joined([])

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 def layer(model: PreTrainedModel, number: int) -> torch.nn.Module:
     """Return decoder layer `number`, counted from 1.
 
-    Raises
-    ------
-    InputError
-        If there is no such layer, or no list of modules has as many members as the configuration has layers.
+    Raises `InputError` if there is no such layer, or no list of modules has as many members as the configuration has
+    layers.
     """
     layers = _found(model)[2]
     if not 1 <= number <= len(layers):

@@ -61,16 +61,9 @@ class Retokenizer:
         return ~self._is_text[input_ids]
 
     def __call__(self, input_ids: Ints) -> tuple[Tokens, Tokens]:
-        """Encode a block with the source's tokenizer.
+        """Encode a block, int64 (n,), with the source's tokenizer.
 
-        Parameters
-        ----------
-        input_ids : int64 (n,), ids of the student
-
-        Returns
-        -------
-        tuple of Tokens
-            The student's tokens and the source's, for `align`.
+        Returns the student's tokens and the source's, for `align`.
         """
         mine: list[Tokens] = []
         yours: list[Tokens] = []
@@ -214,16 +207,14 @@ class Reading:
 class SourceTeacher:
     """The source model, which reads the batches of the student.
 
+    Raises `InputError` if the model has fewer rows than its tokenizer has ids, or its logits cannot be computed from
+    its head alone.
+
     Parameters
     ----------
     model : the source model; its weights are not changed
     vocabulary : its tokenizer
     student : the student's tokenizer
-
-    Raises
-    ------
-    InputError
-        If the model has fewer rows than its tokenizer has ids, or its logits cannot be computed from its head alone.
     """
 
     def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, student: Vocabulary) -> None:
@@ -235,18 +226,13 @@ class SourceTeacher:
 
     @torch.no_grad()
     def read(self, input_ids: torch.Tensor, layers: Sequence[int] = (), predicts: bool = False) -> Reading:
-        """Read a batch of the student.
+        """Read a batch of the student. Raises `InputError` if a sequence exceeds the source's maximum length.
 
         Parameters
         ----------
         input_ids : int64 (batch, length), the student's ids
         layers : keep the states after these layers, counted from 1
         predicts : keep the input of the head. Otherwise the source runs only up to the last of `layers`.
-
-        Raises
-        ------
-        InputError
-            If a sequence exceeds the source's maximum length.
         """
         written = [self._write(row) for row in input_ids.cpu().numpy().astype(np.int64)]
         n_rows, length = input_ids.shape

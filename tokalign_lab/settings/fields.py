@@ -102,13 +102,7 @@ class Settings:
         dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of bounds.
-
-        Raises
-        ------
-        InputError
-            A sentence with the setting, its value and what it must be.
-        """
+        """Refuse values that are out of bounds, in one sentence: the setting, its value and what it must be."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             _check_bounds(field.name, getattr(self, field.name), field.metadata["bounds"])
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 class RecoveryLoss(ChunkedLoss):
     """Within the block, a model computes an `Objective`.
 
-    Batches have ids and labels, as for `ChunkedLoss`; documents may not be separated by `position_ids`.
+    Batches have ids and labels, as for `ChunkedLoss`; documents may not be separated by `position_ids`. Raises
+    `InputError` if a layer does not exist, or states or values are compared and their shapes differ between the models.
 
     Parameters
     ----------
@@ -50,11 +51,6 @@ class RecoveryLoss(ChunkedLoss):
     student : the student's tokenizer
     objective : the losses
     processes : the processes that share the work
-
-    Raises
-    ------
-    InputError
-        If a layer does not exist, or states or values are compared and their shapes differ between the models.
     """
 
     def __init__(
@@ -130,11 +126,8 @@ class RecoveryLoss(ChunkedLoss):
     def means(self) -> dict[str, float]:
         """Return the sums since the last call over all processes; every process must call this.
 
-        Returns
-        -------
-        dict of str to float
-            Each loss with a weight, without this weight: the mean over predicted positions (next_token), chunks
-            (likelihood) or compared positions, weighted by the positions of each batch.
+        Returns each loss with a weight, without this weight: the mean over predicted positions (next_token), chunks
+        (likelihood) or compared positions, weighted by the positions of each batch.
         """
         self._collect()
         *sums, n = self._processes.total(self._sums).tolist()

@@ -37,15 +37,12 @@ _TINY = 1e-12
 def state_loss(student: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """Compare states at the same positions.
 
+    Returns a float32 scalar (float64 if the states are): 0 if both are equal, 1 if all of the student's states are the
+    mean of the source's.
+
     Parameters
     ----------
     student, source : float (positions, d). No gradient flows into the second.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 scalar (float64 if the states are): 0 if both are equal, 1 if all of the student's states are the mean
-        of the source's.
     """
     wide = torch.float64 if student.dtype == torch.float64 else torch.float32
     source = source.detach().to(wide)
@@ -76,16 +73,13 @@ class Attention:
 def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[[Attention], Any]) -> Iterator[None]:
     """Within the block, call `work` with the attention inputs of a decoder layer.
 
+    Raises `InputError` if the model uses another attention than "sdpa".
+
     Parameters
     ----------
     layer : a decoder layer of `model`
-    model : its attention must be transformers' "sdpa"
+    model : the model
     work : may return a query, key and value to replace the given ones
-
-    Raises
-    ------
-    InputError
-        If the model uses another attention.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -122,7 +116,7 @@ def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[
 
 
 def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """Return A(q, s) of one sequence.
+    """Return A(q, s) of one sequence: float (heads, n, n, head_dim), zeros where s comes after q.
 
     Parameters
     ----------
@@ -130,11 +124,6 @@ def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: 
     row : which sequence
     ends : int64 (n,), ascending: the last token of each segment, which is the query
     starts : int64 (n,): the first token of each segment
-
-    Returns
-    -------
-    torch.Tensor
-        Float (heads, n, n, head_dim); zeros where s comes after q.
     """
     query, key, value = attention.query[row][:, ends], attention.key[row], attention.value[row]
     groups = query.shape[0] // key.shape[0]

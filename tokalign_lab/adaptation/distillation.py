@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tokalign_lab.adaptation.settings import DistillationSettings
-from tokalign_lab.errors import InputError
+from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import capped_logits
 
 
@@ -83,8 +83,6 @@ class LivePredictions:
             Float (n, vocab_size): gradient of each position's KL with respect to the student's logits / temperature.
         """
         n = log_s.shape[1]
-        if len(self.weight) < n:
-            raise InputError(f"The teacher has {len(self.weight)} rows, fewer than the {n} of the shared vocabulary.")
         bias = None if self.bias is None else self.bias[:n]
         logits = capped_logits(self.states[rows], self.weight[:n], bias, self.cap)
         log_t = torch.log_softmax(logits.to(log_s.dtype).div_(settings.temperature), dim=1)
@@ -98,7 +96,7 @@ class LivePredictions:
 
 
 @dataclass(frozen=True, eq=False)
-class KeptPredictions:
+class KeptPredictions(TensorTable):
     """The teacher's k best tokens at each position, and the probability of all others as one more outcome.
 
     Attributes
@@ -108,36 +106,19 @@ class KeptPredictions:
     log_probs
         Float (positions, k): their log probabilities, at temperature 1.
     log_rest
-        Float (positions,): log of the sum over all other tokens of p^(1 / temperature).
-    temperature
-        The temperature of `log_rest`.
+        Float (positions,): log of the sum over all other tokens of p^(1 / temperature), of the run's temperature.
     """
 
     input_ids: torch.Tensor
     log_probs: torch.Tensor
     log_rest: torch.Tensor
-    temperature: float
-
-    def __getitem__(self, positions: torch.Tensor) -> KeptPredictions:
-        """Return the predictions at some positions, given as a mask or as indices."""
-        return replace(
-            self,
-            input_ids=self.input_ids[positions],
-            log_probs=self.log_probs[positions],
-            log_rest=self.log_rest[positions],
-        )
 
     def divergence(
         self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compare a chunk as `LivePredictions` does; the KL is that over k + 1 outcomes."""
-        if settings.temperature != self.temperature:
-            raise InputError(
-                f"The teacher's predictions were kept for the temperature {self.temperature}, not "
-                f"{settings.temperature}; keep them again."
-            )
         ids = self.input_ids[rows]
-        outcomes = torch.cat([self.log_probs[rows] / self.temperature, self.log_rest[rows, None]], dim=1)
+        outcomes = torch.cat([self.log_probs[rows] / settings.temperature, self.log_rest[rows, None]], dim=1)
         log_t = torch.log_softmax(outcomes.to(log_s.dtype), dim=1)  # of k + 1 outcomes; also corrects their rounding
         kept = log_s.gather(1, ids)
         rest = torch.logsumexp(log_s.scatter(1, ids, -math.inf), dim=1, keepdim=True)

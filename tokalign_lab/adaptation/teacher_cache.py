@@ -52,8 +52,6 @@ class TeacherCache:
 
     Attributes
     ----------
-    k : tokens kept at each position
-    temperature : the temperature of the summed probability of the others
     length : tokens per block; a block has one prediction fewer
     numbers : int64 (blocks,), ascending: the stored blocks of the text
     """
@@ -61,12 +59,10 @@ class TeacherCache:
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
         self.folder = folder
-        self.k: int = meta["k"]
-        self.temperature: float = meta["temperature"]
         self.length: int = meta["length"]
         self.numbers = np.load(folder / "numbers.npy")
         self._arrays = {
-            name: np.memmap(folder / name, dtype, "r").reshape(_shape(name, len(self.numbers), self.length, self.k))
+            name: np.memmap(folder / name, dtype, "r").reshape(_shape(name, len(self.numbers), self.length, meta["k"]))
             for name, dtype in _FILES.items()
         }
 
@@ -83,7 +79,7 @@ class TeacherCache:
         ids, log_probs, log_rest = (
             torch.from_numpy(np.array(self._arrays[name][places])).to(device).flatten(0, 1) for name in _FILES
         )
-        return KeptPredictions(ids.long(), log_probs.float(), log_rest, self.temperature)
+        return KeptPredictions(ids.long(), log_probs.float(), log_rest)
 
 
 def keep_predictions(

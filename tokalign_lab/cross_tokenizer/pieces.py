@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tokalign_lab.cross_tokenizer.source import Reading, TensorTable
+from tokalign_lab.cross_tokenizer.source import Reading
+from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from tokalign_lab.cross_tokenizer.byte_alignment import (
     writes_space_first,
 )
 from tokalign_lab.cross_tokenizer.layers import layer_outputs, states_after
+from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import head_to_learn_from, longest_input
 from tokalign_lab.vocabulary import Vocabulary
@@ -137,22 +138,6 @@ class Retokenizer:
             return Tokens.joined([special(int(bos if part == "B" else eos), 1) for part in pending])  # type: ignore[arg-type]
         assert bos is not None
         return Tokens.joined([special(bos, len(units)) for units in re.findall("EB|E|B", pending)])
-
-
-@dataclass(frozen=True)
-class TensorTable:
-    """Base of dataclasses whose fields are tensors with one row per item."""
-
-    def __len__(self) -> int:
-        return len(next(iter(vars(self).values())))
-
-    def __getitem__(self, chosen: torch.Tensor) -> Self:
-        """Return some of the rows, given as a mask or as indices."""
-        return type(self)(*(column[chosen] for column in vars(self).values()))
-
-    def on(self, device: torch.device) -> Self:
-        """Return the same table on a device."""
-        return type(self)(*(column.to(device) for column in vars(self).values()))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokalign_lab.cross_tokenizer.pieces import Predictions
-from tokalign_lab.cross_tokenizer.source import TensorTable
+from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import evaluation_mode
 
 if TYPE_CHECKING:

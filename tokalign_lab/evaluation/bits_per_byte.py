@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -165,24 +165,6 @@ def bits_per_byte(
     )
 
 
-class HeadInputs(NamedTuple):
-    """Inputs of a model's head at the positions before the tokens of a text.
-
-    Attributes
-    ----------
-    states : torch.Tensor
-        float32 (n, d), on the CPU: the head's inputs.
-    input_ids : torch.Tensor
-        int64 (n,), the token after each state.
-    windows : list of Window
-        The windows that were read; `input_ids` are their scored tokens.
-    """
-
-    states: torch.Tensor
-    input_ids: torch.Tensor
-    windows: list[Window]
-
-
 def head_inputs(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
@@ -190,8 +172,11 @@ def head_inputs(
     max_tokens: int,
     window: int = 512,
     progress: Progress = silent,
-) -> HeadInputs:
-    """Read documents; return the head's input before each token, and the token.
+) -> tuple[torch.Tensor, torch.Tensor, list[Window]]:
+    """Read documents.
+
+    Returns the head's input before each token, float32 (n, d) on the CPU; the token after it, int64 (n,); and the
+    windows that were read, of which these are the scored tokens.
 
     Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
     head.
@@ -223,7 +208,7 @@ def head_inputs(
                 states[id(part)] = row[len(part.ids) - part.scored - 1 : len(part.ids) - 1].float().cpu()
             progress(len(states) / len(kept), "reading text")
     targets = [torch.from_numpy(part.ids[-part.scored :]) for part in kept]
-    return HeadInputs(torch.cat([states[id(part)] for part in kept]), torch.cat(targets), kept)
+    return torch.cat([states[id(part)] for part in kept]), torch.cat(targets), kept
 
 
 def _clean(text: str) -> str:

@@ -74,28 +74,21 @@ class Encoder:
         return Encoded(sentence, unit_rows(row["token_embeddings"].cpu().numpy()[kept]))
 
 
-@dataclass(frozen=True)
-class BertScore:
-    """Precision, recall and their harmonic mean F1, each -1 to 1 (in practice 0 to 1)."""
+def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Compute BERTScore of two texts' tokens.
 
-    precision: float
-    recall: float
-    f1: float
-
-
-def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -> BertScore:
-    """Compute BERTScore of two texts' tokens; all three are 0 if a text has no token.
+    Returns precision, recall and their harmonic mean F1, each -1 to 1 (in practice 0 to 1); 0 if a text has no token.
 
     Parameters
     ----------
     candidate, reference : float32 (m, d) and (n, d), rows of length 1
     """
     if not len(candidate) or not len(reference):
-        return BertScore(0.0, 0.0, 0.0)
+        return 0.0, 0.0, 0.0
     cosines = (candidate @ reference.T).clip(-1, 1)  # float32 lengths are 1 only approximately
     precision = float(cosines.max(axis=1).mean(dtype=np.float64))
     recall = float(cosines.max(axis=0).mean(dtype=np.float64))
     total = precision + recall
     # Cosines may be negative; then there is no harmonic mean.
     f1 = 2 * precision * recall / total if min(precision, recall) > 0 else 0.0
-    return BertScore(precision, recall, f1)
+    return precision, recall, f1

@@ -263,7 +263,7 @@ def score_texts(
         ours = encoder.read([vocabulary.decode(ids[ids >= 0]) for ids in mapped])
         theirs = encoder.read([vocabulary.decode(wanted[i][:ENCODER_TOKENS]) for i in documents[batch]])
         for place, one, other in zip(batch, ours, theirs, strict=True):
-            bert = bert_score(one.tokens, other.tokens)
-            rows[place] = min(1.0, float(one.sentence @ other.sentence)), bert.precision, bert.recall, bert.f1
+            cosine = min(1.0, float(one.sentence @ other.sentence))
+            rows[place] = cosine, *bert_score(one.tokens, other.tokens)
     names = ("sentence_score", "bert_precision", "bert_recall", "bert_score")
     return dict(zip(names, rows.T, strict=True))

@@ -12,7 +12,7 @@ takes the same logits and computes its own gradient.
 
 from __future__ import annotations
 
-from types import TracebackType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
@@ -184,21 +184,19 @@ class ChunkedLoss:
         self._labels: torch.Tensor | None = None
         self._divisor: torch.Tensor | float | None = None
         self._loss: torch.Tensor | None = None
-        self._hooks: list[Any] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._hooks = [
+        for hook in (
             self._model.register_forward_pre_hook(self._take, with_kwargs=True),
             self._head.module.register_forward_pre_hook(self._at_the_head),
             self._model.register_forward_hook(self._give_loss),
-        ]
+        ):
+            self._stack.callback(hook.remove)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
 
     def take(self, inputs: dict[str, Any]) -> None:
         """Remove from a batch the entries that only the loss needs."""

@@ -13,8 +13,6 @@ are added with their weights. Both use only the gradients of the current step, s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -77,7 +75,6 @@ class RecoveryLoss(ChunkedLoss):
         self._source_attention: Attention | None = None
         self._means: dict[str, torch.Tensor] = {}
         self._sums = torch.zeros(len(WEIGHTS) + 1, dtype=torch.float64)
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -88,12 +85,6 @@ class RecoveryLoss(ChunkedLoss):
             for model, work in ((self._model, self._at_attention), (self._teacher.model, self._keep_attention)):
                 self._stack.enter_context(attention_of(layer(model, number), model, work))
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, value, trace)
-        self._stack.close()
 
     def take(self, inputs: dict[str, Any]) -> None:
         """Remove from the batch the entries that only the loss needs, and let the source read the batch."""

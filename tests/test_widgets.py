@@ -33,7 +33,7 @@ from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, PairPicker, RunsPanel, TrainingPanel
 from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
-from tokalign_lab.widgets.common.numbers import MEANINGS
+from tokalign_lab.widgets.common.numbers import HIGHER, LOWER, MEANINGS
 from tokalign_lab.widgets.common.panel import Panel
 from tokalign_lab.widgets.common.part import Box, bar
 from tokalign_lab.widgets.common.state import Query
@@ -584,3 +584,7 @@ class TestHierarchy:
 
     def test_every_number_has_a_tooltip(self) -> None:
         assert [key for key, one in MEANINGS.items() if not one.what or one.what.endswith(".")] == []
+
+    def test_every_number_with_a_better_direction_has_a_typical_value(self) -> None:
+        assert [key for key, one in MEANINGS.items() if HIGHER in one.better and not one.typical] == []
+        assert [key for key, one in MEANINGS.items() if LOWER in one.better and not one.typical] == []

@@ -98,7 +98,7 @@ class RecordedBar(Box):
         self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
         self._words = html()
         self._wanted = False
-        options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
+        options = [(chain["adapt"].title.removeprefix("Recorded: "), name) for name, chain in self._chains.items()]
         self.choice = self.menu(
             "Recorded run", options=options, tooltip="The recorded run to show", layout={"width": "380px"}
         )

@@ -15,6 +15,7 @@ from .servers import Server
 
 START_MS = 120_000
 SHORT_MS = 60_000  # default time limit, for a response of the kernel on a busy two-core machine
+TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Model", "Recovery", "Export", "Compare", "Runs", "Report")
 LONG_MS = 300_000  # align and rearrange on a busy two-core machine
 # Messages of JupyterLab itself when a test kills a kernel or reloads a page: saved outputs name widgets that no longer
 # exist.
@@ -84,12 +85,13 @@ FAINT = """(root) => {
     }
     return [...new Set(found)];
 }"""
-# Finds controls and numbers without a tooltip. ipywidgets gives a check box its label as a title.
+# Finds controls and numbers without a tooltip, or with one that repeats the label, as ipywidgets' own for a check box.
 UNEXPLAINED = """(root) => [...root.querySelectorAll("button, input, select, textarea, .tl-card, .widget-hprogress")]
     .filter((one) => one.dispatchEvent(new Event("pointerover", { bubbles: true })))
     .filter((one) => {
         const owner = one.closest("[title]:not([title='']), [data-title]");
-        return !owner || (one.type === "checkbox" && owner.title === one.parentElement.textContent.trim());
+        const label = (one.type === "checkbox" ? one.parentElement : one).textContent.trim();
+        return !owner || (label && owner.title === label);
     })
     .map((one) => `${one.tagName} ${one.className} ${one.ariaLabel ?? one.textContent}`)"""
 

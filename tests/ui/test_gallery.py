@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from .conftest import FAST
-from .lab_page import LONG_MS, LabPage, lab_in_a_cell, open_tab
+from .lab_page import LONG_MS, TABS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server, jupyter_lab
 
 
@@ -40,6 +40,7 @@ def marked(lab: LabPage, box: Locator) -> None:
 def test_an_empty_lab_offers_a_recorded_run(lab: LabPage, artefacts: Path) -> None:
     bar = lab.page.locator(".tl-recorded-bar")
     expect(bar).to_contain_text("You have no runs here yet")
+    open_tab(lab, "Pair")
     lab.page.locator(".tl-lab").screenshot(path=artefacts / "gallery-offer-light.png")
     bar.get_by_role("button", name="Look at a recorded run").click()
     expect(bar).to_contain_text("Recorded run, not one of yours")
@@ -80,6 +81,14 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     expect(maps.locator(".tl-map-layer[data-ready]")).to_be_attached(timeout=LONG_MS)
     expect(maps.locator(".tl-status")).to_contain_text("PCA")
     picture("maps")
+
+
+def test_every_control_and_number_of_a_recorded_run_has_a_tooltip(lab: LabPage) -> None:
+    """Controls in closed sections too; `test_every_tab_in_both_themes` checks the tabs of one's own runs."""
+    for name in TABS:
+        open_tab(lab, name)
+        lab.settle()
+        assert lab.unexplained("tl-lab") == [], name
 
 
 def test_a_panel_is_copied_as_code(lab: LabPage) -> None:

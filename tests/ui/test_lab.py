@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from .lab_page import LONG_MS, MAPS, LabPage, lab_in_a_cell, open_tab
+from .lab_page import LONG_MS, MAPS, TABS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server
-
-TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Model", "Recovery", "Export", "Compare", "Runs", "Report")
 
 
 @pytest.fixture(scope="module")

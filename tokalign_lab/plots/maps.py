@@ -18,7 +18,7 @@ ORIGIN_COLOURS = {
     "random": "#dd5a50", "multivariate": "#dd5a50", "permuted": "#dd5a50", "edited": "#d26fa8", "hole": "#98a1aa",
 }  # fmt: skip
 NO_VALUE = "#98a1aa"
-MAP_HEIGHT = 460  # pixels
+MAP_HEIGHT = 400  # pixels
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def recorded_words(info: dict[str, Any]) -> str:
         return ""
     versions = ", ".join(f"{name} {info['versions'][name]}" for name in _PACKAGES if name in info["versions"])
     return (
-        f"Recorded run, not one of yours: made on {info['created'][:10]} by `{recorded['command']}` on "
-        f"{recorded['machine']}, with {versions}. It can be viewed and compared, not changed or resumed. "
+        f"Recorded run, not one of yours: made on {info['created'][:10]} on {recorded['machine']}. It can be viewed "
+        f"and compared, not changed or resumed. Command: `{recorded['command']}`, with {versions}. "
         f"Not in it: {recorded['left_out']}."
     )

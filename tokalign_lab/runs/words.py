@@ -80,9 +80,6 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
             parts.append(f"last heartbeat {duration(age)} ago{late}")
     elif view.seconds:
         parts.append(f"worked {duration(view.seconds)}")
-    answered = view.answered.last("probes")
-    if answered is not None:
-        parts.append(f"{100 * answered:.0f}\u00a0% of the probes right")
     if view.kept:
         parts.append(view.kept)
     if view.note:

@@ -254,7 +254,7 @@ def _close_all(children: Sequence[w.Widget], but: w.Widget | None = None) -> Non
 
 
 def mark_html(words: str) -> str:
-    """Return the notice of a recorded run as HTML: date and command, and details that open by a click.
+    """Return the notice of a recorded run as HTML: date and machine, and details that open by a click.
 
     `words` is from `recorded_words`; "" gives "".
     """
@@ -262,10 +262,10 @@ def mark_html(words: str) -> str:
         return ""
     made, _, rest = words.partition(". ")
     what, _, how = made.partition(": ")
-    how = re.sub("`(.*?)`", r"<code>\1</code>", escape(how))
+    rest = re.sub("`(.*?)`", r"<code>\1</code>", escape(rest))
     return (
-        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {how}.</summary>'
-        f"{escape(rest)}</details></div>"
+        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
+        f"{rest}</details></div>"
     )
 
 

@@ -60,7 +60,8 @@ class Side:
             return cls(f"{found.name} ({_recipe(alone)})", repr(str(found)), alone, scores=_from_provenance(alone))
         file = lexicon_path(found)
         lexicon = Lexicon.load(file) if file is not None else None
-        name = found.name if lexicon is None else f"{found.name} ({_recipe(lexicon)})"
+        title = found.title.removeprefix("Recorded: ")
+        name = title if lexicon is None else f"{title} ({_recipe(lexicon)})"
         scores = scores_of(found) or (_from_provenance(lexicon) if lexicon is not None else {})
         return cls(name, repr(str(found.path)), lexicon, found, scores, last_evaluation(found))
 

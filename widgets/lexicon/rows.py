@@ -21,7 +21,7 @@ from .view import RANGES, SORTS, WORST_MEANS, LexiconView
 
 # Presets: common questions, each a complete query.
 PRESETS = {
-    "All rows, most frequent first": Query(),
+    "All rows": Query(),
     "Worst first": Query(sort="worst"),
     "Most frequent with a small margin (below 0.05)": Query(origin="aligned", margin=(None, 0.05)),
     "Found by vectors, smallest margin first": Query(origin="aligned", sort="margin"),
@@ -52,7 +52,7 @@ class LexiconFilters(Box):
         self._view, self._state = view, state
         self._fields: dict[str, Any] = {}  # the control of each field of the query
         self.search = self._field(
-            "text", self.entry, "Search", layout={"width": "264px"}, placeholder="Find a token: the, 東京, <0x0A> …",
+            "text", self.entry, "Search", placeholder="the, 東京, <0x0A> …",
             tooltip="Part of a target or source token, as displayed or as in the tokenizer",
         )  # fmt: skip
         presets = [(_NO_PRESET, ""), *((name, name) for name in PRESETS)]
@@ -77,6 +77,7 @@ class LexiconFilters(Box):
         self.clear = self.button("Clear filters", self.clear_filters, "Show all rows; keeps the order")
         self.offer_origins()
         self.quick = bar(self.search, self.preset, self.sort)
+        self.quick.add_class("tl-quick")
         ranges = [w.HBox(ends) for ends in self.ranges.values()]
         for pair in ranges:
             pair.add_class("tl-range")

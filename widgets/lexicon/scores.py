@@ -71,9 +71,8 @@ def verdict_html(view: LexiconView) -> str:
     )
     copied, matched, spelled = map(share, others)
     return (
-        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> Of the tokens in the text, {copied} are '
-        f"shared (rows copied), {matched} were matched by vectors, {spelled} are built from pieces, and "
-        f"{share(nothing)} have no source."
+        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> In the text, {copied} of the tokens are '
+        f"shared, {matched} matched by vectors, {spelled} built from pieces, and {share(nothing)} have no source."
     )
 
 

@@ -146,7 +146,7 @@ class MapPanel(Panel):
         )  # fmt: skip
         self._search = self.entry(
             "Search", self._on_search, value=state.query.text, continuous_update=False,
-            placeholder="a token, then Enter", tooltip="Mark tokens with this text", layout={"width": "300px"},
+            placeholder="a token, then Enter", tooltip="Mark tokens with this text",
         )  # fmt: skip
         self._worst = self.control(
             w.ToggleButton, "Mark the worst", lambda _worst: self._on_worst(), value=worst,
@@ -156,9 +156,9 @@ class MapPanel(Panel):
             name: self.button(f"Arrange by {name.upper()}", partial(self.lay_out, name), METHODS[name])
             for name in ("pca", "umap")
         }
-        clear = self.button("Clear selection", state.clear_selection, "Remove all highlights")
         whole = self.button("Whole maps", self._show_all, "Show all of both maps again")
-        self._controls = bar(self._colour, self._search, self._worst, clear, whole)
+        self._controls = bar(self._colour, self._search, self._worst, whole)
+        self._controls.add_class("tl-map-controls")
 
     def _build(self, provenance: dict[str, Any]) -> None:
         state = self.lab_state
@@ -176,6 +176,7 @@ class MapPanel(Panel):
         self._notes = notes = MapNotes(self._map, self._words)
         self.table = PairTable(self.view)
         self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
+        clear = self.button("Clear selection", state.clear_selection, "Remove all highlights")
         about = html("", HOW_TO + meanings(("points", "pairs", "hub", "selected")))
         folds = Folds(
             {
@@ -186,7 +187,7 @@ class MapPanel(Panel):
         self._fill(
             [
                 self._head, self._controls, folds, self._job, self.figure, notes.legend, notes.status, notes.card,
-                notes.chosen, self.table, self.neighbours,
+                bar(notes.chosen, clear), self.table, self.neighbours,
             ],
             folds.row,
         )  # fmt: skip

@@ -290,7 +290,7 @@ class RunsPanel(Panel):
         if row is None:
             self._tick_button.description = "Show its curves"
             self.controls.none()
-            self._details.value = "<div class='tl-empty'>No run is selected.</div>"
+            self._details.value = "<div class='tl-empty'>Select a run to see its settings.</div>"
             self._log.value = "<div class='tl-note'>Select a run to see the end of its log.</div>"
             return
         state, asked = row.info["state"], row.run.asked

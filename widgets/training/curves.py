@@ -221,7 +221,7 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
         for view in views:
             texts = view.samples.get(prompt, {})
             if texts:
-                cells = "".join(f"<td>{escape(texts.get(step, '–'))}</td>" for step in steps)
+                cells = "".join(f"<td>{escape(texts.get(step, '–').strip())}</td>" for step in steps)
                 run = f"<td>{escape(view.name)}</td>" if len(views) > 1 else ""
                 lines.append(f"<tr><th scope='row'>{escape(prompt)}</th>{run}{cells}</tr>")
     heads = ["Prompt", *(["Run"] if len(views) > 1 else []), *(f"Continued at step {step:,}" for step in steps)]

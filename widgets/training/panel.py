@@ -112,11 +112,10 @@ class TrainingPanel(Panel):
                 "Start again": ("a new run with changed settings", [self.again]),
             }
         )
-        top = bar(self._head, self.controls)
-        top.add_class("tl-top")  # text of a running job changes its size; the buttons must not move
+        line = bar(self.controls, self._state_line)  # the line changes its length; the buttons must not move
         self._fill(
             [
-                top, self._state_line, self._progress, self._log, self.figure, self._note,
+                self._head, line, self._progress, self._log, self.figure, self._note,
                 self.folds, self.samples,
             ],
             self.folds.row,
@@ -254,6 +253,7 @@ class TrainingPanel(Panel):
         self._progress.description = f"{self._progress.value:.0%}"
         shown(self._progress, state != "finished")
         self.controls.show(info["kind"], state, asked)
+        shown(self.controls, state != "finished")
         if state in ("failed", "lost"):
             tail = f'<pre class="tl-log" tabindex="0">{escape(self.run.log_tail(LOG_LINES))}</pre>'
             reason = escape(str(info["error"]))

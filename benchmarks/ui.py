@@ -254,7 +254,7 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
     lab.wait_for_kernel()
     started = time.perf_counter()
     run_cell(1)
-    lab.page.wait_for_selector(".tl-lexicon .tl-table tbody tr", timeout=120_000)
+    lab.page.wait_for_selector(".tl-lexicon-table tbody tr", timeout=120_000)
     rows["lexicon: from Run to a table with rows, s"] = time.perf_counter() - started
     lab.page.wait_for_timeout(READ_MS)
     started = time.perf_counter()

@@ -25,9 +25,9 @@ def test_run_all_shows_the_pair_and_both_tokenizations(lab_page: LabPage) -> Non
 
 
 def test_the_table_fills_and_sorts_worst_first(lab_page: LabPage) -> None:
-    expect(lab_page.page.locator(".tl-lexicon .tl-table tbody tr").first).to_be_attached(timeout=LONG_MS)
+    expect(lab_page.page.locator(".tl-lexicon-table tbody tr").first).to_be_attached(timeout=LONG_MS)
     lexicon = lab_page.panel("tl-lexicon")
-    expect(lexicon.locator(".tl-table tbody tr")).to_have_count(15)
+    expect(lexicon.locator(".tl-lexicon-table tbody tr")).to_have_count(15)
     lexicon.get_by_label("Order").select_option(label="Worst first")
     expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("worst first")
     scores = [
@@ -41,7 +41,7 @@ def test_a_click_on_a_row_explains_it_and_highlights_it_on_both_maps(lab_page: L
     lexicon = lab_page.panel("tl-lexicon")
     lexicon.get_by_label("Order").select_option(label="Most frequent first")
     expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("most frequent")
-    lexicon.locator(".tl-table tbody tr").nth(2).click()
+    lexicon.locator(".tl-lexicon-table tbody tr").nth(2).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible()
     lab_page.panel("tl-maps")
     lab_page.wait_for_selected("n >= 1")

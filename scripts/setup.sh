@@ -119,7 +119,8 @@ fi
 # A process that was killed while making .venv leaves a Python without pip.
 .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >>"$LOG" 2>&1 ||
     fail "$PWD/.venv has no pip; remove .venv and run it again."
-# Compiling all modules takes a minute. The tests import a third of them, which are compiled then.
+# Compiling all modules takes a minute. The tests import a third of them, which are compiled then. A later `make setup`
+# in the same environment does not compile the others either.
 COMPILE=""
 [ "$KIND" = base ] || COMPILE=--no-compile
 torch="$(grep -m1 '^torch==' constraints.txt)"

@@ -16,7 +16,7 @@ from tokalign_lab.adaptation.loss import ChunkedLoss, Term, head_loss
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches, reads_branches
 from tokalign_lab.adaptation.recovery.combining import Injection
-from tokalign_lab.adaptation.recovery.likelihood import TAU, ChunkLikelihood, softened_cross_entropy
+from tokalign_lab.adaptation.recovery.likelihood import TAU, ChunkLikelihood, chunks_of, softened_cross_entropy
 from tokalign_lab.adaptation.recovery.next_token import (
     SOFT_WEIGHT,
     TEMPERATURE,
@@ -443,6 +443,24 @@ def test_weighted_values_add_up_to_the_attentions_output(masked: bool) -> None:
     )
     assert torch.allclose(found.sum(dim=2), output[0][:, ends], atol=1e-5)
     assert not found[:, 0, 1:].any(), "later positions contribute nothing"
+
+
+def test_a_chunk_has_the_log_probability_of_all_its_source_tokens() -> None:
+    pair = Pair()
+    reading = pair.teacher.read(pair.ids, predicts=True)
+    first, last, log_probs = chunks_of(reading, pair.teacher.head)
+    logits = pair.teacher.model(input_ids=reading.input_ids).logits.flatten(0, 1)
+    plain, ids = torch.log_softmax(logits, dim=1), reading.input_ids.flatten()
+    expected, lengths = [], []
+    positions = reading.positions
+    for i in torch.nonzero(positions.exact & ~positions.first)[:, 0].tolist():
+        begin, end = positions.source[i].tolist()
+        lengths.append(end - begin + 1)
+        expected.append(sum(float(plain[k - 1, ids[k]]) for k in range(begin, end + 1)))
+    assert max(lengths) >= 2 <= len(expected)
+    kept = positions.student[positions.exact & ~positions.first]
+    assert (first.tolist(), last.tolist()) == (kept[:, 0].tolist(), kept[:, 1].tolist())
+    assert log_probs.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_accumulated_batches_have_the_weight_of_one_batch() -> None:

@@ -47,7 +47,7 @@ from tokalign_lab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ITERATIONS = 2  # a third changes less than 0.002 bits per byte
+ITERATIONS = 2  # a third changes at most 0.004 bits per byte
 PRIOR = 1.0  # shape of the gamma prior of exp(shift), which acts like so many tokens of text
 MAX_TOKENS = 20_000
 """`benchmarks/calibrate_precision.py` measures what other numbers cost in bits per byte and in time."""
@@ -173,7 +173,8 @@ def calibrate_on(
     """Calibrate on passages sampled from the train part of a text, given as for `documents.read_documents`.
 
     `split` has the settings of the alignment's split ("split" in a lexicon's provenance), so that its held-out part is
-    not read. Raises `InputError` as `calibrate`, or if the text cannot be read.
+    not read. With $TOKALIGN_FAST, a twentieth of `MAX_TOKENS` is read. Raises `InputError` as `calibrate`, or if the
+    text cannot be read.
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))

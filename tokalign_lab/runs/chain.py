@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.queue import find_or_start, locked, run_of, start_after, start_waiting
@@ -72,9 +72,15 @@ class Chain:
         return run if run is not None and run.state == "finished" else None
 
     def align(self, **settings: Any) -> RunFolder:
-        """Align the chosen pair; `settings` are those of an "align" run, without the pair."""
+        """Align the chosen pair; `settings` are those of an "align" run, without the pair.
+
+        Raises `InputError` if this was done before, but the lexicon was deleted.
+        """
         pair = {"source": self._view.source, "target": self._view.target}
-        return self._show("align", find_or_start("align", _given({**pair, **settings}), self.root))
+        run = run_of("align", chosen := _given({**pair, **settings}), self.root)
+        if run.exists and lost_result(run):
+            raise InputError(f"The lexicon of the run {run.title} was deleted; delete that run, then align again.")
+        return self._show("align", find_or_start("align", chosen, self.root))
 
     def align_also(self, recipe: str) -> RunFolder:
         """Align the same pair on the same text by another recipe; the lab's alignment stays."""
@@ -153,7 +159,8 @@ class Chain:
         """
         settings = _given(settings)
         run = run_of(kind, settings, self.root)
-        if (restart or not run.exists) and lost_result(before):
+        starts = not run.exists or run.state == "queued" or (restart and run.state in ENDED)
+        if starts and lost_result(before):
             lost, name = "lexicon" if kind == "rearrange" else "model", before.title
             raise InputError(f"The {lost} of the run {name} was deleted; delete that run, then make the {lost} again.")
         with locked(self.root):

@@ -102,8 +102,9 @@ def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
     ids = _shared_ids(shared)
     trained = glove(inputs, shared)
     both = vecmap(trained.source, trained.target, ids, inputs.seed, progress=part(inputs.progress, 0.5, 1.0))
-    names = ("mapping", "start", "start_pairs", "turns", "objective")
-    return _by_csls(both, trained.parameters | {name: both[0].provenance[name] for name in names})
+    names = ("mapping", "start_pairs", "turns", "objective")
+    found = {name: both[0].provenance[name] for name in names}
+    return _by_csls(both, trained.parameters | found | {"start": "identical tokens"})
 
 
 def hidden(inputs: Inputs, shared: SharedTokens) -> Space:

@@ -94,7 +94,6 @@ def vecmap(
         x, z = _final_mapping(x, z, dictionary)
     provenance = {
         "mapping": "vecmap",
-        "start": "identical tokens",
         "start_pairs": len(first.source),
         "turns": turns,
         "objective": dictionary.objective,

@@ -1,6 +1,7 @@
 """For each number that panels show: its meaning, whether higher or lower is better, and a typical value.
 
-Typical values are from `docs/results/` and the recorded runs; they help to recognise an unusual value.
+Typical values are from `docs/results/` and the recorded runs, a few are rough ranges. They help to recognise an unusual
+value.
 """
 
 from __future__ import annotations
@@ -112,14 +113,14 @@ MEANINGS = {
         "Of the facts, phrases, sums and code that the source model completes, the share that this model completes too",
         HIGHER, "67 % in the recorded run",
     ),
-    "loss": Meaning("loss, nats per token", "Training loss; compare it within one run only", LOWER, "2 to 5"),
+    "loss": Meaning("loss, nats per token", "Training loss; compare it within one run only", LOWER, "2 to 7"),
     "divergence": Meaning(
         "divergence from the teacher", "KL divergence from the teacher's predictions, nats per token", LOWER,
         "falls during the run",
     ),
     "learning_rate": Meaning("learning rate", "Learning rate at the last step", "", "at most 5e-5 by default"),
     "grad_norm": Meaning("gradient norm", "Norm of the gradient before clipping; sudden jumps are a warning", "",
-        "2 to 10"),
+        "7 to 17"),
     "bytes_per_second": Meaning("bytes of text per second", "UTF-8 bytes of training text per second", HIGHER,
         "100 to 400 on two cores for SmolLM2-135M"),
     "tokens": Meaning("tokens read", "Tokens of training text up to the last step"),
@@ -161,7 +162,7 @@ MEANINGS = {
         LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
     ),
     "context": Meaning("bytes of context gained", "How many more bytes of text fit into the context window", HIGHER,
-        "as many percent as tokens saved, and more"),
+        "25 % with 20 % fewer tokens, 100 % with half the tokens"),
 }  # fmt: skip
 
 DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}  # of a lexicon's scores

@@ -34,7 +34,7 @@ from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, Pai
 from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.common.numbers import HIGHER, LOWER, MEANINGS
-from tokalign_lab.widgets.common.panel import Panel
+from tokalign_lab.widgets.common.panel import Panel, mark_html
 from tokalign_lab.widgets.common.part import Box, bar
 from tokalign_lab.widgets.common.state import Query
 from tokalign_lab.widgets.common.table import Column, Pages, RowTable
@@ -375,6 +375,13 @@ class TestCode:
         panel.close()
 
 
+def test_both_parts_of_the_notice_of_a_recorded_run_are_formatted() -> None:
+    notice = mark_html("Recorded run: made on 2026-12-01 by `tokalign-lab <x>` on 2 cores. Command: `two`.")
+    assert "`" not in notice
+    assert "made on 2026-12-01 by <code>tokalign-lab &lt;x&gt;</code> on 2 cores.</summary>" in notice
+    assert "Command: <code>two</code>." in notice
+
+
 class TestTable:
     def test_a_selection_set_by_code_is_not_reported_as_a_click(self) -> None:
         pressed: list[int] = []
@@ -383,6 +390,27 @@ class TestTable:
         assert pressed == []
         table._handle_custom_msg({"pressed": "row 5"}, [])
         assert (pressed, table.chosen) == ([5], 5)
+
+    def test_of_two_threads_that_draw_the_newer_values_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        table, drawing, go_on = RowTable([Column("a", "A", "")]), threading.Event(), threading.Event()
+
+        def slowly(_column: Column, value: str) -> str:
+            if not drawing.is_set():
+                drawing.set()
+                go_on.wait(10)
+            return f"<td>{value}</td>"
+
+        monkeypatch.setattr("tokalign_lab.widgets.common.table._cell", slowly)
+        first = threading.Thread(target=table.show, args=([1], [["x"]]))
+        second = threading.Thread(target=table.set_trait, args=("chosen", 1))
+        first.start()
+        assert drawing.wait(10)
+        second.start()
+        second.join(0.2)
+        go_on.set()
+        first.join(10)
+        second.join(10)
+        assert 'aria-selected="true"' in table.html
 
     def test_cells_are_escaped_and_a_missing_token_has_no_frame(self) -> None:
         heads: list[str] = []

@@ -41,7 +41,7 @@ from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.runs.words import STATE_WORDS, status_words
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
-from tokalign_lab.widgets.training.curves import numbers_of, verdict_html
+from tokalign_lab.widgets.training.curves import numbers_of, samples_html, verdict_html
 from tokalign_lab.widgets.training.forms import TuneForm
 
 SETTINGS = {"model": "moved", "text": ["default"], "steps": 40, "batch_size": 2, "sequence_length": 8}
@@ -313,6 +313,11 @@ class TestCurves:
         shown += [str(trace.name) for trace in panel.figure.data]
         assert not [text for text in shown if "<script" in text]
         assert "&lt;script&gt;" in panel.samples.html
+
+    def test_a_sample_keeps_its_indentation_without_empty_lines(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        run.emit({"kind": "sample", "step": 20, "prompt": "def f():", "text": " \n\n    return 1\n\n"})
+        assert "<td>    return 1</td>" in samples_html([view_of(run.events()[0])], 20, None)
 
 
 class TestMonitor:

@@ -260,12 +260,10 @@ def mark_html(words: str) -> str:
     """
     if not words:
         return ""
-    made, _, rest = words.partition(". ")
+    made, _, rest = re.sub("`(.*?)`", r"<code>\1</code>", escape(words)).partition(". ")
     what, _, how = made.partition(": ")
-    rest = re.sub("`(.*?)`", r"<code>\1</code>", escape(rest))
     return (
-        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
-        f"{rest}</details></div>"
+        f'<div class="tl-recorded" role="note"><details><summary><b>{what}</b>: {how}.</summary>{rest}</details></div>'
     )
 
 

@@ -6,6 +6,7 @@ itables would send all rows to the browser, and ipydatagrid is hardly maintained
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -60,6 +61,7 @@ class RowTable(PressHtml):
             self.add_class(hook)
         self.columns, self.caption, self.on_row = columns, caption, on_row
         self.on_heading: Callable[[str], Any] | None = None
+        self._drawing = threading.RLock()  # threads change the table too, and an older drawing must not come last
         self.observe(lambda _change: self._draw(), names=["rows", "chosen", "sort", "caption"])
         self._draw()
 
@@ -81,13 +83,17 @@ class RowTable(PressHtml):
         self.rows = [{"key": int(key), "cells": list(row)} for key, row in zip(keys, cells, strict=True)]
 
     def _draw(self) -> None:
+        with self._drawing:
+            self.html = self._written()
+
+    def _written(self) -> str:
         heads = "".join(map(self._heading, self.columns))
         lines = "".join(
             f'<tr tabindex="0" data-press="row {row["key"]}" aria-selected="{str(row["key"] == self.chosen).lower()}">'
             f"{''.join(map(_cell, self.columns, row['cells']))}</tr>"
             for row in self.rows
         )
-        self.html = (
+        return (
             f'<div class="tl-table-scroll"><table class="tl-table"><caption>{escape(self.caption)}</caption>'
             f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
         )

@@ -70,11 +70,14 @@ class DiagnosisPanel(Panel):
         self._title = f"Diagnosis: {names['source']['name']} → {names['target']['name']}"
         self._fine = self.check("Show passed checks too", lambda _yes: self._show_rows(), tooltip="List all checks")
         self._rows: list[tuple[Finding, w.HBox, w.Button]] = []
-        self._again = self.button("Refresh", self.refresh, "Run all checks again")
+        asked: list[w.Widget] = [self._fine]
+        self._again: w.Button | None = None
+        if found is None:
+            self._again = self.button("Refresh", self.refresh, "Run all checks again")
+            asked.append(self._again)
         self._list = w.VBox()
         self._list.add_class("tl-findings")
         about = html("", meanings(("critical", "warnings", "passed", "concerned")))
-        asked = [self._fine] if found is not None else [self._fine, self._again]
         folds = Folds({"Details": ("passed checks, meaning of the numbers", [bar(*asked), about])})
         self._fill([self._head, folds, self._list], folds.row)
         self.mark(mark_html(names.get("recorded", "")))
@@ -118,7 +121,7 @@ class DiagnosisPanel(Panel):
     def refresh(self) -> None:
         """Run all checks again."""
         self._show_status("Loading both tokenizers …")
-        self._again.disabled = True
+        self._allow_again(False)
 
         def work(wanted: Callable[[], bool]) -> Diagnosis:
             def report(_share: float, words: str) -> None:
@@ -132,14 +135,19 @@ class DiagnosisPanel(Panel):
 
         def show(found: Diagnosis) -> None:
             self.clear_error()
-            self.diagnosis, self._again.disabled = found, False
+            self.diagnosis = found
+            self._allow_again(True)
             self._draw(found)
 
         def failed() -> None:
             self.headline(self._title, "The checks could not be run.")
-            self._again.disabled = False
+            self._allow_again(True)
 
         self.newest(work, show, failed)
+
+    def _allow_again(self, allowed: bool) -> None:
+        if self._again is not None:
+            self._again.disabled = not allowed
 
     def show_tokens(self, name: str) -> None:
         """Select the tokens of a finding, and filter the inspector by them."""

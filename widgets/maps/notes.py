@@ -56,8 +56,9 @@ class PairTable(RowTable):
             ]
             for i in first
         ]  # fmt: skip
-        self.caption = f"Selected pairs: {len(first)} of {len(rows):,}"
-        self.show(first, cells)
+        with self.hold_sync():
+            self.caption = f"Selected pairs: {len(first)} of {len(rows):,}"
+            self.show(first, cells)
         shown(self, len(rows) > 0)
 
 
@@ -122,9 +123,10 @@ class NeighbourTables(Box):
             ]
             name = view.labels.of(space, primary[space])
             words = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
-            table.caption = f"{space.title()} space, nearest to {words}"
-            table.chosen = -1
-            table.show(ids[space], cells)
+            with table.hold_sync():
+                table.caption = f"{space.title()} space, nearest to {words}"
+                table.chosen = -1
+                table.show(ids[space], cells)
             shown(table, has_neighbours)
         n, of = sum(matched["target"]), len(matched["target"])
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)

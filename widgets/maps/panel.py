@@ -60,7 +60,7 @@ class MapPanel(Panel):
     source_vectors, target_vectors : the vectors to draw
     source, target : vocabularies, for readable labels, bytes and scripts
     fit_on : number of tokens that UMAP is fitted on
-    view : a `LexiconView` made by another panel, to use again
+    view : a `LexiconView` made by another panel, to use again; its vocabularies replace `source` and `target`
     method : "pca" or "umap"
     shared : whether both maps share one layout; by default, if their vectors are in one space
     worst : whether to mark the pairs with the lowest score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -221,7 +222,7 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
         for view in views:
             texts = view.samples.get(prompt, {})
             if texts:
-                cells = "".join(f"<td>{escape(texts.get(step, '–').strip())}</td>" for step in steps)
+                cells = "".join(f"<td>{escape(_trimmed(texts.get(step, '–')))}</td>" for step in steps)
                 run = f"<td>{escape(view.name)}</td>" if len(views) > 1 else ""
                 lines.append(f"<tr><th scope='row'>{escape(prompt)}</th>{run}{cells}</tr>")
     heads = ["Prompt", *(["Run"] if len(views) > 1 else []), *(f"Continued at step {step:,}" for step in steps)]
@@ -230,6 +231,11 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
         "<div class='tl-table-scroll'><table class='tl-table tl-texts'><caption>How the model continues the same "
         f"prompts</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _trimmed(text: str) -> str:
+    """Return a text without white space at its end and empty lines at its start; an indentation stays."""
+    return re.sub(r"\A\s*\n", "", text.rstrip())
 
 
 def numbers_of(view: RunView) -> list[Number]:

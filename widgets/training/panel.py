@@ -112,10 +112,11 @@ class TrainingPanel(Panel):
                 "Start again": ("a new run with changed settings", [self.again]),
             }
         )
-        line = bar(self.controls, self._state_line)  # the line changes its length; the buttons must not move
+        top = bar(self._head, self.controls)
+        top.add_class("tl-top")  # text of a running job changes its size; the buttons must not move
         self._fill(
             [
-                self._head, line, self._progress, self._log, self.figure, self._note,
+                top, self._state_line, self._progress, self._log, self.figure, self._note,
                 self.folds, self.samples,
             ],
             self.folds.row,

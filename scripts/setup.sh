@@ -78,7 +78,7 @@ run_pip() {
     local what="$1" started=$SECONDS
     shift
     echo "  $what"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --retries 2 $COMPILE "$@" \
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --retries 2 "$@" \
         >>"$LOG" 2>&1 &
     local pid=$!
     trap 'kill $pid 2>/dev/null || true' EXIT
@@ -119,10 +119,6 @@ fi
 # A process that was killed while making .venv leaves a Python without pip.
 .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >>"$LOG" 2>&1 ||
     fail "$PWD/.venv has no pip; remove .venv and run it again."
-# Compiling all modules takes a minute. The tests import a third of them, which are compiled then. A later `make setup`
-# in the same environment does not compile the others either.
-COMPILE=""
-[ "$KIND" = base ] || COMPILE=--no-compile
 torch="$(grep -m1 '^torch==' constraints.txt)"
 run_pip "pip" --upgrade "pip>=25.1"
 # torch alone and first, so that only torch is searched for in another index.

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from transformers import set_seed
 
+from tokalign_lab.adaptation.card import card_of
 from tokalign_lab.adaptation.checkpoints import (
     Checkpoint,
     KeepOneWhole,
@@ -50,13 +51,13 @@ from tokalign_lab.adaptation.trainer import OrderedTrainer, check_trackers, trac
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.cross_tokenizer.source import SourceTeacher
 from tokalign_lab.device import describe_device, pick_device
-from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
+from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import atomic_folder
 from tokalign_lab.model.load import files_of, load_model
-from tokalign_lab.model.save import load_source, read_record, save_model
+from tokalign_lab.model.save import load_source, save_model
 from tokalign_lab.model.shards import check_further_heads
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -159,7 +160,7 @@ def adapt(
     model = run.kept(model, model_name)
     if processes.is_first:
         model.requires_grad_(True)
-        save_model(model, vocabulary, tuned, _card(model_name, settings, train, guard, processes.count))
+        save_model(model, vocabulary, tuned, card_of(model_name, settings, train, guard, processes.count))
         remove_all(root)
     processes.wait()
     return tuned
@@ -372,41 +373,3 @@ def _check_fit(model: PreTrainedModel, vocabulary: Vocabulary, settings: AdaptSe
     check_sequences(model, settings.sequence_length, not settings.cross_documents)
     if settings.teacher:
         check_student(model)
-
-
-def _card(
-    model_name: str, settings: AdaptSettings, train: Sequence[Document], guard: Guard, processes: int
-) -> dict[str, Any]:
-    """Describe a tuned model and the origin of the model that was tuned.
-
-    Returns the card for `save_model`. Its `scores` are those of the kept step; names that end in "before" have those of
-    the model before tuning.
-
-    Parameters
-    ----------
-    model_name : the model that was tuned
-    settings : of the run
-    train : the text
-    guard : has the measurements of the run
-    processes : how many shared the work
-    """
-    earlier, best = read_record(files_of(model_name)), guard.best
-    meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
-    training = {
-        **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
-        "processes": processes,
-        "kept_step": best.step,
-        "tokens": best.step * settings.sequences(processes) * settings.sequence_length,
-        "text_bytes": n_bytes(train),
-        "text_hash": text_hash(train),
-    }
-    kept = ("model", "lexicon", "calibration", "lost", "begin_texts_with")
-    origin = {key: earlier[key] for key in kept if earlier.get(key)}
-    scores = {}
-    for one, when in ((guard.measured[0], "_before"), (best, "")):
-        if when and one.step:  # resumed from a checkpoint of an older version
-            continue
-        scores[f"bits_per_byte{when}"] = one.bits_per_byte
-        if not math.isnan(one.answered):
-            scores[f"probes_answered{when}"] = one.answered
-    return {"model": model_name, **origin, "training": training, "scores": scores}

@@ -16,7 +16,7 @@ from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.queue import find_or_start, locked, run_of, start_after, start_waiting
-from tokalign_lab.runs.results import lost_result
+from tokalign_lab.runs.results import check_result
 
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
@@ -77,10 +77,9 @@ class Chain:
         Raises `InputError` if this was done before, but the lexicon was deleted.
         """
         pair = {"source": self._view.source, "target": self._view.target}
-        run = run_of("align", chosen := _given({**pair, **settings}), self.root)
-        if run.exists and lost_result(run):
-            raise InputError(f"The lexicon of the run {run.title} was deleted; delete that run, then align again.")
-        return self._show("align", find_or_start("align", chosen, self.root))
+        run = find_or_start("align", _given({**pair, **settings}), self.root)
+        check_result(run)
+        return self._show("align", run)
 
     def align_also(self, recipe: str) -> RunFolder:
         """Align the same pair on the same text by another recipe; the lab's alignment stays."""
@@ -159,10 +158,8 @@ class Chain:
         """
         settings = _given(settings)
         run = run_of(kind, settings, self.root)
-        starts = not run.exists or run.state == "queued" or (restart and run.state in ENDED)
-        if starts and lost_result(before):
-            lost, name = "lexicon" if kind == "rearrange" else "model", before.title
-            raise InputError(f"The {lost} of the run {name} was deleted; delete that run, then make the {lost} again.")
+        if not run.exists or run.state == "queued" or (restart and run.state in ENDED):
+            check_result(before)
         with locked(self.root):
             if not run.exists:
                 RunFolder.create(run.path, kind, settings)

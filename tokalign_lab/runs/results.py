@@ -49,6 +49,13 @@ def lost_result(run: RunFolder) -> bool:
     return run.state == "finished" and not run.recorded and not has_result(run)
 
 
+def check_result(run: RunFolder) -> None:
+    """Raise `InputError` if a run has finished, but its lexicon or model was deleted."""
+    if lost_result(run):
+        made = "lexicon" if run.info()["kind"] == "align" else "model"
+        raise InputError(f"The {made} of the run {run.title} was deleted; delete that run, then make the {made} again.")
+
+
 def made_by(run: RunFolder) -> RunFolder | None:
     """Return the run that made the model which a run tuned; None if there is no such run (any more)."""
     before = RunFolder(run.place(run.info()["settings"].get("model") or "").parent)

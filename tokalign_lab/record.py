@@ -33,7 +33,7 @@ from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.projection import METHODS, share_a_space, ship
 from tokalign_lab.runs.control import check_finished
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.gallery import recorded_words
+from tokalign_lab.runs.gallery import MARK, recorded_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 COMMAND = "tokalign-lab gallery record"
@@ -80,7 +80,7 @@ def plan(steps: int) -> list[Recorded]:
     rows = {"model": SOURCE, "lexicon": "recorded-align-anchored/alignment/lexicon.parquet", "calibrate": ["default"]}
     papers = tuning("papers", max(1, steps // PAPERS_BATCH), PAPERS_BATCH)
     return [
-        Recorded(f"recorded-{name}", f"Recorded: {title}", kind, settings)
+        Recorded(f"recorded-{name}", MARK + title, kind, settings)
         for name, title, kind, settings in (
             ("align-anchored", "aligned by anchored", "align", {**pair, "recipe": "anchored"}),
             ("rearrange-anchored", "rearranged and calibrated", "rearrange", rows),

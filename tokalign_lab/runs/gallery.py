@@ -2,7 +2,7 @@
 
 A recorded run is an ordinary run folder in the package, written by `tokalign-lab gallery record`. The entry "recorded"
 in its `run.json` makes it read-only, and names the command, the machine and the omitted files.
-Titles begin with "Recorded: ", folders with "recorded-".
+Titles begin with `MARK`, folders with "recorded-".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tokalign_lab.runs.control import gallery_root, list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import align_run_of, made_by
 
+MARK = "Recorded: "
 _ORDER = ("align", "rearrange", "measure", "adapt")
 _PACKAGES = ("tokalign-lab", "torch", "transformers")
 

@@ -78,8 +78,7 @@ run_pip() {
     local what="$1" started=$SECONDS
     shift
     echo "  $what"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --retries 2 "$@" \
-        >>"$LOG" 2>&1 &
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --retries 2 "$@" >>"$LOG" 2>&1 &
     local pid=$!
     trap 'kill $pid 2>/dev/null || true' EXIT
     while kill -0 "$pid" 2>/dev/null; do

@@ -178,7 +178,7 @@ def calibrate_on(
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
-    tokens = 1_000 if fast() else MAX_TOKENS
+    tokens = MAX_TOKENS // 20 if fast() else MAX_TOKENS
     passages = excerpts(documents, 8 * tokens, seed=seed)
     return calibrate(model, vocabulary, passages, tokens, progress, source)
 

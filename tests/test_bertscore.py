@@ -64,6 +64,15 @@ def test_special_tokens_are_left_out_and_one_pass_gives_both_embeddings(encoder:
         assert np.allclose(np.linalg.norm(encoded.tokens, axis=1), 1, atol=1e-5)
 
 
+def test_references_are_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Rain.", "Snow.", "Rain."]
+    first = encoder.read_references(texts)
+    monkeypatch.setattr(encoder._model, "encode", lambda texts, **_: [] if not texts else pytest.fail("encoded again"))
+    assert [id(one) for one in encoder.read_references(texts[::-1])] == [id(one) for one in first[::-1]]
+    assert first[0] is first[2]
+    assert not np.array_equal(first[0].sentence, first[1].sentence)
+
+
 def test_equal_texts_score_one_and_less_similar_texts_less(encoder: Encoder) -> None:
     texts = (
         "The committee approved the new budget on Friday.",

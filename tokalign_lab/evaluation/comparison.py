@@ -21,7 +21,7 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.breakdown import WITH_PARTNER
-from tokalign_lab.evaluation.encoder import Encoder
+from tokalign_lab.evaluation.encoder import load_encoder
 from tokalign_lab.evaluation.interval import Interval, of_mean
 from tokalign_lab.evaluation.lexicon_scores import document_scores
 from tokalign_lab.progress import Progress, part, silent
@@ -142,7 +142,7 @@ def paired_scores(
     """
     check_same_pair(a, b)
     a.check(held_out.source, held_out.target)
-    reader = Encoder(encoder) if encoder is not None else None
+    reader = load_encoder(encoder) if encoder is not None else None
     one, other = (
         document_scores(lexicon, held_out, reader, progress=part(progress, 0.5 * half, 0.5 + 0.5 * half))
         for half, lexicon in enumerate((a, b))

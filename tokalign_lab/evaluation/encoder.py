@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.vectors.token_vectors import unit_rows
 
 ENCODER_TOKENS = 512  # more than any supported encoder reads
+_KEPT = 400  # references of both directions of a pair; at most 160 MB
 # Special tokens around a text; the unknown token is part of the text and is kept.
 _MARKS = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -46,7 +48,7 @@ class Encoded:
 
 
 class Encoder:
-    """A sentence-transformers model, by catalogue name, folder or hub id.
+    """A sentence-transformers model, by catalogue name, folder or hub id; `load_encoder` keeps the last one.
 
     Raises `InputError` if there is no encoder of that name.
     """
@@ -61,17 +63,33 @@ class Encoder:
         self._model: Any = SentenceTransformer(catalog.encoder_folder(name), device=str(pick_device()))
         held = (getattr(self._model.tokenizer, mark, None) for mark in _MARKS)
         self._marks = np.array([token_id for token_id in held if token_id is not None], np.int64)
+        self._references: dict[str, Encoded] = {}
 
     def read(self, texts: Sequence[str]) -> list[Encoded]:
         """Encode texts; return their embeddings in the same order."""
         rows = self._model.encode(list(texts), batch_size=32, output_value=None, show_progress_bar=False)
         return [self._encoded(row) for row in rows]
 
+    def read_references(self, texts: Sequence[str]) -> list[Encoded]:
+        """Encode texts and keep the last `_KEPT`: every lexicon of a pair is compared with the same references."""
+        known = self._references  # replaced as a whole, because panels read in two threads
+        found = {text: known[text] for text in texts if text in known}
+        new = [text for text in dict.fromkeys(texts) if text not in found]
+        found |= zip(new, self.read(new), strict=True)
+        self._references = dict(list((known | found).items())[-_KEPT:])
+        return [found[text] for text in texts]
+
     def _encoded(self, row: Any) -> Encoded:
         ids = row["input_ids"].cpu().numpy()
         kept = (row["attention_mask"].cpu().numpy() > 0) & ~np.isin(ids, self._marks)
         sentence = unit_rows(row["sentence_embedding"].cpu().numpy()[None])[0]
         return Encoded(sentence, unit_rows(row["token_embeddings"].cpu().numpy()[kept]))
+
+
+@lru_cache(maxsize=1)
+def load_encoder(name: str = "minilm") -> Encoder:
+    """Load an encoder; the last one is kept. Raises as `Encoder`."""
+    return Encoder(name)
 
 
 def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -> tuple[float, float, float]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import Corpus, TokenizedPair
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder, bert_score
+from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder, bert_score, load_encoder
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
@@ -111,7 +111,7 @@ def score_lexicon(
         Called with each step.
     """
     lexicon.check(held_out.source, held_out.target)  # before an encoder is loaded
-    reader = Encoder(encoder) if encoder is not None else None
+    reader = load_encoder(encoder) if encoder is not None else None
     measured = document_scores(lexicon, held_out, reader, max_documents, progress)
     progress(1.0, "scored")
     types, text = coverage(lexicon, held_out.target_corpus)
@@ -261,7 +261,7 @@ def score_texts(
         batch = by_length[first : first + _BATCH]
         mapped = [mapping[written[i][:ENCODER_TOKENS]] for i in documents[batch]]
         ours = encoder.read([vocabulary.decode(ids[ids >= 0]) for ids in mapped])
-        theirs = encoder.read([vocabulary.decode(wanted[i][:ENCODER_TOKENS]) for i in documents[batch]])
+        theirs = encoder.read_references([vocabulary.decode(wanted[i][:ENCODER_TOKENS]) for i in documents[batch]])
         for place, one, other in zip(batch, ours, theirs, strict=True):
             cosine = min(1.0, float(one.sentence @ other.sentence))
             rows[place] = cosine, *bert_score(one.tokens, other.tokens)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.evaluation.breakdown import credit
-from tokalign_lab.evaluation.encoder import Encoder
+from tokalign_lab.evaluation.encoder import Encoder, load_encoder
 from tokalign_lab.evaluation.held_out import HeldOutTokens
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio, of_share
 from tokalign_lab.evaluation.lexicon_scores import MOST_SENTENCES, bleu1, long_enough, score_texts, spread
@@ -94,7 +94,7 @@ def score_parts(
     lexicon.check(held_out.source, held_out.target)
     chosen = {name: _documents_with(held_out, ids) for name, ids in parts.items()}
     documents = _union(chosen.values())
-    reader = Encoder(encoder) if encoder is not None else None
+    reader = load_encoder(encoder) if encoder is not None else None
     read = _union(spread(found, MOST_SENTENCES if reader else 0) for found in chosen.values())
     versions = [lexicon] if before is None else [lexicon, before]
     measured = [

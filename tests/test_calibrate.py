@@ -150,7 +150,7 @@ def test_separate_output_rows_beat_tied_rows_and_calibration_beats_both(
     small_pair: TokenizedPair, anchored: Alignment
 ) -> None:
     train, held_out = split_documents(read_documents(["default"], max_bytes=330_000))
-    passages = excerpts(held_out, 2_500)
+    passages = excerpts(held_out, 3_000, longest=300)
     model = load_model("smollm2-135m", device="cpu")
     lexicon = anchored.lexicon
     source, target = small_pair.source, small_pair.target
@@ -162,9 +162,9 @@ def test_separate_output_rows_beat_tied_rows_and_calibration_beats_both(
     inputs = apart.get_input_embeddings().weight.detach().clone()
     figures = [bits_per_byte(one, target, passages).bits_per_byte for one in (tied, apart)]
     by_source = rearrange(model, lexicon, source, target)
-    reading = excerpts(train, 6_000, seed=1)
-    result = calibrate(apart, target, reading, max_tokens=2_000)
-    calibrate(by_source, target, reading, max_tokens=2_000, source=(model, source))
+    reading = excerpts(train, 6_000, longest=600, seed=1)
+    result = calibrate(apart, target, reading, max_tokens=1_500)
+    calibrate(by_source, target, reading, max_tokens=1_500, source=(model, source))
     figures += [bits_per_byte(one, target, passages).bits_per_byte for one in (apart, by_source)]
 
     assert figures[0] - 0.02 > figures[1] > max(figures[2:]) + 0.05, figures

@@ -63,6 +63,16 @@ def test_nothing_needs_a_home_folder_that_can_be_written_to(tmp_path: Path) -> N
         assert ended.stdout.split() == [str(package / "vectors" / "compiled.py"), str(kept)], ended.stderr
 
 
+@pytest.mark.parametrize("order", ["numba first", "torch first"])
+def test_numba_keeps_the_number_of_threads_of_torch(order: str) -> None:
+    imports = ["import tokalign_lab.vectors.strips, numba", "import torch"]
+    code = "; ".join(imports if order == "numba first" else imports[::-1])
+    code += "; numba.set_num_threads(numba.get_num_threads()); print(torch.get_num_threads())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ended.stdout.split() == ["1"], ended.stderr
+
+
 def test_environment_yml_installs_this_project_with_the_same_constraints() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == PROJECT["project"]["name"]

@@ -69,36 +69,28 @@ def same_weights(first: Path, second: Path) -> None:
         assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4), name
 
 
-@pytest.mark.parametrize("recipe", ["papers", "recover"])
+@pytest.mark.parametrize(("recipe", "k"), [("papers", None), ("recover", 0), ("papers", 8)])
 def test_two_processes_equal_one_with_the_same_global_batch(
-    settings: dict[str, Any], tmp_path: Path, recipe: str
+    settings: dict[str, Any], tmp_path: Path, recipe: str, k: int | None
 ) -> None:
-    settings["recipe"] = recipe
+    """A teacher runs live if `k` is 0; if it is None, there is no teacher."""
+    settings["recipe"], parts = recipe, ["loss"]
+    if k is not None:
+        settings |= {"teacher": str(save_tiny(tmp_path / "teacher", "gemma3", seed=5)), "distillation_top_k": k}
+        settings |= {"distillation_share": 0.6, "cross_documents": False}
+        parts += ["next_token", "divergence"]
     one = tuned_here(settings, tmp_path / "one")
     two = control.start("adapt", {**settings, "batch_size": 1, "processes": 2}, tmp_path / "two")
     assert two.wait(timeout=WAIT_S) == "finished", two.log_tail(60)
-    assert losses(two) == pytest.approx(losses(one), rel=TOLERANCE)
-    norms = [[event["grad_norm"] for event in run.curve()] for run in (one, two)]
-    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    for name, tolerance in [*((part, TOLERANCE) for part in parts), ("grad_norm", 1e-4)]:
+        first, second = ([event[name] for event in run.curve()] for run in (one, two))
+        assert second == pytest.approx(first, rel=tolerance), name
     same_weights(one.path, two.path)
     events, _ = two.events()
     assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6], (
         "each step is reported once"
     )
     assert {event["tokens"] for event in events if event["kind"] == "step"} == {64 * step for step in range(1, 7)}
-
-
-@pytest.mark.parametrize("k", [0, 8])
-def test_two_processes_with_a_teacher_equal_one(settings: dict[str, Any], tmp_path: Path, k: int) -> None:
-    more = {"teacher": str(save_tiny(tmp_path / "teacher", "gemma3", seed=5)), "distillation_top_k": k, "steps": 3}
-    settings |= {**more, "distillation_share": 0.6, "cross_documents": False}
-    one = tuned_here(settings, tmp_path / "one")
-    two = control.start("adapt", {**settings, "batch_size": 1, "processes": 2}, tmp_path / "two")
-    assert two.wait(timeout=WAIT_S) == "finished", two.log_tail(60)
-    for name in ("loss", "next_token", "divergence"):
-        first, second = ([event[name] for event in run.curve()] for run in (one, two))
-        assert second == pytest.approx(first, rel=TOLERANCE), name
-    same_weights(one.path, two.path)
 
 
 def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_path: Path) -> None:

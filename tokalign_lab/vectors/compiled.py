@@ -8,9 +8,12 @@ writable either, each process compiles again, which takes seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import numba
+from threadpoolctl import threadpool_limits
 
 from tokalign_lab.files import cache_folder
 
@@ -27,6 +30,19 @@ def _is_cached() -> bool:
     return False
 
 
+def _start_threads() -> None:
+    """Start numba's threads without changing the number of threads of torch.
+
+    When its threads start, numba sets OpenMP's number of threads for the whole process, and torch uses OpenMP: it would
+    ignore OMP_NUM_THREADS. With more threads than free cores, a forward pass takes up to ten times as long.
+    """
+    with suppress(ImportError):
+        import_module("numba.np.ufunc.omppool")  # loads OpenMP, if numba uses it
+    with threadpool_limits(user_api="openmp"):  # restores the number at the end
+        numba.get_num_threads()
+
+
+_start_threads()
 IS_CACHED = _is_cached()
 """Whether compiled functions are cached for the next process."""
 

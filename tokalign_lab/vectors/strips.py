@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tokalign_lab.vectors import compiled  # noqa: F401  starts numba's threads
+
 T = TypeVar("T")
 
 

@@ -32,7 +32,7 @@ from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.model.special_ids import move_special_ids
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
 from tokalign_lab.vectors.hidden_states import hidden_state_vectors
-from tokalign_lab.vocabulary import Vocabulary, shared_tokens
+from tokalign_lab.vocabulary import Vocabulary, shared_roles, shared_tokens
 
 TEXTS = [WORDS * 5, "short", "a\n\n  b </s> café 你好", ""]
 DOCUMENTS = [Document(text, str(n), str(n), "code" if n else "prose") for n, text in enumerate(TEXTS)]
@@ -631,3 +631,35 @@ def test_an_unknown_name_suggests_names_that_have_a_tokenizer() -> None:
 
 def test_ids_are_int32(smollm_vocabulary) -> None:
     assert all(ids.dtype == np.int32 for ids in smollm_vocabulary.encode(TEXTS))
+
+
+# Special and added tokens that are ordinary tokens of the model
+
+
+@pytest.mark.parametrize("spelled", ["!", " the", "\n"])
+@pytest.mark.parametrize("use", ["pad", "eos", "added"])
+def test_a_token_of_the_text_that_is_also_special_or_added_keeps_its_bytes(spelled: str, use: str) -> None:
+    plain, tokenizer = tiny_vocabulary(600), tiny_tokenizer(600)
+    token_id = plain.id_of_bytes(spelled.encode())
+    raw = plain.raw_token(token_id)
+    if use == "added":
+        tokenizer.add_tokens([raw])
+    else:
+        setattr(tokenizer, f"{use}_token", raw)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, "named twice")
+    assert vocabulary.token_bytes == plain.token_bytes
+    assert use == "added" or vocabulary.roles[use] == token_id
+    shared = shared_tokens(plain, vocabulary)
+    assert shared.source_ids.tolist() == shared.target_ids.tolist()
+    assert token_id in shared.target_ids
+    assert plain.roles["eos"] not in shared.target_ids
+    assert token_id not in shared_roles(plain, vocabulary), "its row is that of the same text, not of the role"
+    text = f"a{spelled} !\n\n the"
+    assert unspelled_bytes(vocabulary, text, vocabulary.encode([text])[0]) == 0
+
+
+def test_two_tokens_with_one_id_are_refused() -> None:
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 3}, unk_token="<unk>"))
+    backend.add_tokens(["<tool>"])  # the library numbers it by the number of tokens
+    with pytest.raises(InputError, match=r"gives the id 3 to '(b|<tool>)' and to '(b|<tool>)'"):
+        view(backend, unk_token="<unk>")

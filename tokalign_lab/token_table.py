@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 8  # raise it when the same tokenizer is read differently, or the file changes
+VERSION = 9  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """Maximum number of ids without a token: no model has so many unused rows."""
 _PROBES = (
@@ -103,6 +103,11 @@ class TokenTable:
         size = max(tokens.values()) + 1
         raw: list[str | None] = [None] * size
         for token, token_id in tokens.items():
+            if raw[token_id] is not None:
+                raise InputError(
+                    f"The tokenizer '{name}' gives the id {token_id} to {raw[token_id]!r} and to {token!r}, since its "
+                    "added tokens have no free ids; number its tokens again."
+                )
             raw[token_id] = token
 
         added = tokenizer.added_tokens_decoder
@@ -112,13 +117,15 @@ class TokenTable:
         spelling = Spelling.of(state)
         # some trainers mark byte tokens as special, but they are text
         byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
-        control = tuple(sorted(i for i in special - byte_tokens if i < size))
+        read = _read_as_text(tokenizer, raw, {i for i in special | set(added) if i is not None and i < size}, spelling)
+        text = {i for i in read & special if _is_made_by_merges(raw[i] or "", spelling, state["model"])}
+        control = tuple(sorted(i for i in special - byte_tokens - text if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
         made = cls(
             raw=tuple(raw),
             control=control,
-            literal=frozenset(added) - byte_tokens,
+            literal=frozenset(added) - byte_tokens - read,
             spelling=spelling,
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
@@ -181,6 +188,30 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, table: TokenTable) -> dict[int,
         if inner.strip(" ").encode() != ours.strip(b" "):
             found[token_id] = inner if keeps_spaces else " " * ours.startswith(b" ") + inner.strip(" ")
     return found
+
+
+def _read_as_text(
+    tokenizer: PreTrainedTokenizerBase, raw: Sequence[str | None], ids: Iterable[int], spelling: Spelling
+) -> set[int]:
+    """Return those special and added tokens that a text has without their string, such as `Ġthe` in " the".
+
+    A program has named a token of the model as pad, or added it again. WordPiece and models of words are left out: in
+    them, a word has the same string as a token and as text.
+    """
+    if spelling.kind == "wordpiece":
+        return set()
+    texts = {i: spelling.bytes_of(raw[i] or "").decode("utf-8", "replace") for i in sorted(ids)}
+    found = encode_plainly(tokenizer, [f"{before}{text}" for before in ("", "\n") for text in texts.values()])
+    pairs = zip(texts, found[: len(texts)], found[len(texts) :], strict=True)
+    return {i for i, alone, after in pairs if alone.tolist() == [i] or after[-1:].tolist() == [i]}
+
+
+def _is_made_by_merges(token: str, spelling: Spelling, model: dict[str, Any]) -> bool:
+    """Whether BPE builds a token from characters of the text; `<s>` may be in its vocabulary, but is not built."""
+    if len(token) == 1:
+        return spelling.kind in ("byte-level", "sentencepiece")
+    pairs = model.get("merges", ())
+    return any(token == (pair.replace(" ", "") if isinstance(pair, str) else "".join(pair)) for pair in pairs)
 
 
 def _check_bytes(

@@ -288,8 +288,10 @@ def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
     """
     matched: dict[int, int] = {}
     for role in ROLES:
-        substitute = next((other for other in _ROLE_SUBSTITUTES[role] if other in source.roles), None)
-        if role in target.roles and substitute is not None:
+        held = [other for other in _ROLE_SUBSTITUTES[role] if other in source.roles]
+        held.sort(key=lambda other: not source.is_control[source.roles[other]])
+        substitute = next(iter(held), None)
+        if role in target.roles and target.is_control[target.roles[role]] and substitute is not None:
             matched.setdefault(target.roles[role], source.roles[substitute])
     for target_id in np.flatnonzero(target.is_control):
         source_id = source.id_of_raw(target.raw_token(int(target_id)))

@@ -909,7 +909,9 @@ def test_a_chat_model_keeps_its_template_and_its_turn_tokens(tmp_path: Path) -> 
     assert check_folder(str(tmp_path / "out")).finding("carried over").severity == "ok"
 
 
-def converted_chat(tokenizer: PreTrainedTokenizerFast, place: Path, **generation: object) -> tuple[dict, Path]:
+def converted_chat(
+    tokenizer: PreTrainedTokenizerFast, place: Path, special_tokens: str = "keep", **generation: object
+) -> tuple[dict, Path]:
     """Convert a model with this tokenizer to one with another bos and length; the source's turn tokens are kept."""
     model = tiny_model("llama", len(tokenizer))
     for name, value in generation.items():
@@ -919,7 +921,8 @@ def converted_chat(tokenizer: PreTrainedTokenizerFast, place: Path, **generation
     other = tiny_tokenizer(280, bos="<s>", eos="<end>")
     other.model_max_length, other.padding_side = 5, "right"
     source, target = load_vocabulary(str(place / "source")), Vocabulary.from_tokenizer(other, "other")
-    return rearrange_to_folder(str(place / "source"), aligned(source, target), source, target, place / "out"), place
+    lexicon, folder = aligned(source, target), str(place / "source")
+    return rearrange_to_folder(folder, lexicon, source, target, place / "out", special_tokens=special_tokens), place
 
 
 def test_a_template_in_the_file_of_a_processor_is_kept(tmp_path: Path) -> None:
@@ -970,6 +973,44 @@ def test_turn_tokens_that_a_template_concatenates_or_that_are_not_special(tmp_pa
     assert new.model_max_length == 2048
     checked = check_folder(str(place / "out"))
     assert {checked.finding(name).severity for name in ("chat template", "generation", "special ids")} == {"ok"}
+
+
+def test_a_chat_model_whose_pad_and_end_are_tokens_of_the_text(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(
+        300, template="{% for m in messages %}<|user|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    )
+    tokenizer.add_tokens(["<|user|>"])
+    tokenizer.pad_token, tokenizer.eos_token = "!", "Ċ"
+    result, place = converted_chat(tokenizer, tmp_path)
+    assert result["lost"] == []
+    new = load_vocabulary(str(place / "out"))
+    assert (new.tokenizer.pad_token, new.tokenizer.eos_token) == ("!", "Ċ")
+    assert new.decode(new.encode(["a!\nb"])[0]) == "a!\nb"
+    assert check_folder(str(place / "out")).finding("round trips").severity == "ok"
+
+
+@pytest.mark.parametrize("special_tokens", ["keep", "target"])
+def test_a_template_that_names_other_special_tokens(special_tokens: str, tmp_path: Path) -> None:
+    marks = "<|user|>{{ m['content'] }}{{ sep_token }}"
+    template = (
+        "{% for m in messages %}" + marks + "{% endfor %}{% if add_generation_prompt %}{{ turn_token }}{% endif %}"
+    )
+    tokenizer = tiny_tokenizer(300, template=template)
+    tokenizer.add_tokens(["<|user|>"])
+    tokenizer.add_special_tokens({"sep_token": "<sep>"})
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, extra_special_tokens={"turn_token": "<turn>"})
+    result, place = converted_chat(tokenizer, tmp_path, special_tokens)
+    new = AutoTokenizer.from_pretrained(place / "out")
+    if special_tokens == "target":  # without these tokens it would render nothing in their places
+        assert new.chat_template is None
+        assert "chat template is lost" in result["lost"][0]
+        return
+    assert result["lost"] == []
+    conversation = CONVERSATIONS["several turns"]
+    assert new.apply_chat_template(**conversation, tokenize=False).endswith("<|user|>Hello<sep><turn>")
+    settings = json.loads((place / "out" / "tokenizer_config.json").read_text())
+    assert settings["extra_special_tokens"] == {"turn_token": "<turn>"}, "where transformers 4.57 looks for it"
 
 
 def test_several_chat_templates_are_kept(tmp_path: Path) -> None:

@@ -216,8 +216,8 @@ def _keep_template(tokenizer: PreTrainedTokenizerBase, source: Vocabulary, targe
 def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool:
     """Whether a chat template of the source can be used with the target's tokenizer.
 
-    Every control string of the source that the template writes must be one control token of the target, a role that it
-    names (`bos_token`) must exist in both or in neither, and it must render.
+    Every control string of the source that the template writes must be one control token of the target, a special
+    token that it names (`bos_token`) must exist in both or in neither, and it must render.
     """
     for token_id in source.is_control.nonzero()[0]:
         written = source.raw_token(int(token_id))
@@ -225,8 +225,8 @@ def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool
             target_id = target.id_of_raw(written)
             if target_id is None or not target.is_control[target_id]:
                 return False
-    named = set(re.findall(r"\b(bos|eos|unk|pad)_token\b", template))
-    if any((role in source.roles) != (role in target.roles) for role in named):
+    theirs, ours = (set(vocabulary.tokenizer.special_tokens_map) for vocabulary in (source, target))
+    if any(re.search(rf"\b{name}\b", template) for name in theirs ^ ours):
         return False
     return all(_renders(template, name, source, target) for name in CONVERSATIONS)
 

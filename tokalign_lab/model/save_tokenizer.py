@@ -81,6 +81,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     extra = settings.pop("extra_special_tokens", None)
     if extra:  # transformers 4.57 wants a mapping under this name; both read the older one
         settings["additional_special_tokens"] = list(extra.values() if isinstance(extra, dict) else extra)
+    usual = type(tokenizer).SPECIAL_TOKENS_ATTRIBUTES
+    named = {name: token for name, token in tokenizer.special_tokens_map.items() if name not in usual}
+    if named:  # of the model's own, such as image_token; transformers 4.57 would not read them without this
+        settings["extra_special_tokens"] = named
     settings["added_tokens_decoder"] = {  # llama.cpp's converter looks for added tokens here
         str(token_id): {name: getattr(token, name) for name in _OF_A_TOKEN}
         for token_id, token in sorted(tokenizer.added_tokens_decoder.items())

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.errors import InputError
+from tokalign_lab.token_table import ROLES
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -84,7 +85,16 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
     if "bos" not in source.roles:
         tokenizer.bos_token = None  # a template that writes it would begin otherwise
     for role, old in source.roles.items():
-        setattr(tokenizer, f"{role}_token", source.raw_token(old))
+        ordinary = target.id_of_token(source, old)  # such as "!" for pad
+        mark = source.raw_token(old) if ordinary is None else target.raw_token(ordinary)
+        if source.is_control[old] or ordinary is not None:
+            setattr(tokenizer, f"{role}_token", mark)
+        if ordinary is not None:  # transformers does this when it loads the tokenizer
+            tokenizer.add_tokens([AddedToken(mark, normalized=False, special=True)], special_tokens=True)
+    known = tokenizer.get_vocab()  # a template may also write sep_token, or a name of the model's own
+    named = {name: mark for name, mark in source.tokenizer.special_tokens_map.items() if mark in known}
+    others = {name: mark for name, mark in named.items() if name.removesuffix("_token") not in ROLES}
+    tokenizer._set_model_specific_special_tokens(others)
     _begin_as(tokenizer, source)
     larger = Vocabulary.from_tokenizer(tokenizer, target.name)
     places = {old: larger.id_of_raw(source.raw_token(old)) for old in kept}

@@ -54,7 +54,7 @@ def _at_once() -> Iterator[None]:
 
 
 class TestSearch:
-    ROWS = (("the", "the", "cat"), ("a\nb", "", ""), ("", "Straße", ""), ("x", "", "the end"))
+    ROWS = (("the", "the", "cat"), ("a\nb", "", ""), ("", "Straße", ""), ("x", "", "the end"), ("␣9", "▁9", ""))
 
     @pytest.mark.parametrize(
         ("text", "regex", "found"),
@@ -64,15 +64,16 @@ class TestSearch:
             ("a↵b", False, [1]),
             ("e c", False, []),  # not across two words of a row
             ("^cat$", True, [0]),
-            ("[^t]*$", True, [0, 1, 2, 3]),
+            ("[^t]*$", True, [0, 1, 2, 3, 4]),
             (r"e\sc", True, []),
             (r"e[\s]c", True, []),
             (r"e\W*c", True, []),
             ("t.e|x", True, [0, 3]),
             ("(?:the)", True, [0, 3]),
             (r"\bend\b", True, [3]),
-            ("x*", True, [0, 1, 2, 3]),
+            ("x*", True, [0, 1, 2, 3, 4]),
             ("[]x]", True, [3]),
+            ("▁9", False, [4]),
         ],
     )
     def test_finds_within_a_word(self, text: str, regex: bool, found: list[int]) -> None:
@@ -93,6 +94,9 @@ class TestSearch:
         expected = [any(re.search(pattern, word.replace(" ", "␣")) for word in row) for row in rows]
         shown = [[word.replace(" ", "␣") for word in row] for row in rows]
         assert TokenSearch(*zip(*shown, strict=True)).matching(pattern, regex=True).tolist() == expected
+
+    def test_a_raw_string_that_differs_only_in_the_mark_of_a_space_needs_no_line(self) -> None:
+        assert TokenSearch(["␣the", "end"], ["▁the", "end"])._text == "\n␣the\nend"
 
     def test_a_changed_row_is_found_by_its_new_words_only(self) -> None:
         search = TokenSearch(*zip(*self.ROWS, strict=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -130,9 +129,9 @@ _BYTE_OF_LETTER = _NO_BYTE | {ord(letter): byte for byte, letter in enumerate(BY
 
 def visible(token: bytes) -> str:
     """Write bytes so that spaces, line ends, controls and parts of characters are visible."""
-    if token.isascii() and (plain := token.decode()).isprintable():  # most tokens of most vocabularies
-        return plain.replace(" ", "␣")
     text = token.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 become U+DC80 to U+DCFF
+    if text.isprintable():  # most tokens of most vocabularies
+        return text.replace(" ", "␣")
     parts = re.split("([\udc80-\udcff]+)", text)
     return "".join(
         f"<{' '.join(f'{ord(byte) - 0xDC00:02X}' for byte in part)}>"
@@ -174,10 +173,10 @@ def script_of(token: bytes) -> str:
     text = text_of(token)
     if token and not text:
         return "bytes"
-    found = Counter(_script_of_character(character) for character in text)
-    letters = [(n, name) for name, n in found.items() if name not in WITHOUT_LETTERS]
+    found = list(map(_script_of_character, text))
+    letters = [name for name in found if name not in WITHOUT_LETTERS]
     if letters:
-        return max(letters, key=lambda pair: pair[0])[1]
+        return max(dict.fromkeys(letters), key=letters.count)
     return next((name for name in ("digits", "symbols") if name in found), "whitespace")
 
 

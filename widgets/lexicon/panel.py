@@ -38,7 +38,7 @@ from .why import WhyBox
 MOST_SELECTED = 2000  # rows that one click on "Select all found" selects
 # Delay after a selection on the maps, so that they are drawn before the first explanation loads a tokenizer (seconds).
 MAPS_DRAWN_S = 0.5
-ROWS_DRAWN_S = 0.5  # delay before the search index is built, so that the page draws the first rows before
+ROWS_DRAWN_S = 1.0  # delay before the search index is built, so that the page draws the first rows before
 
 
 class LexiconPanel(Panel):

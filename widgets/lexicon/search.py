@@ -1,8 +1,9 @@
 """Search in the labels and raw strings of a quarter of a million rows.
 
-The index is one long string with one line for each distinct label or raw string ("word"), composed (NFC) and
-case-folded. One regular expression scans it and skips to the next line after each match. If a match crosses a line end,
-as `[^a]` may, the words that it touches are searched one by one.
+The index is one long string with one line for each distinct label or raw string ("word"), composed (NFC), case-folded
+and with ␣ for SentencePiece's ▁, so that most raw strings need no line of their own. One regular expression scans it
+and skips to the next line after each match. If a match crosses a line end, as `[^a]` may, the words that it touches are
+searched one by one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class TokenSearch:
 
     def __init__(self, *columns: Iterable[str]) -> None:
         line_of = {"": 0}
-        lines = [[line_of.setdefault(word, len(line_of)) for word in words] for words in columns]
+        lines = [[line_of.setdefault(word.replace("▁", "␣"), len(line_of)) for word in words] for words in columns]
         self._lines = np.array(lines, dtype=np.int32)
         self._text = _joined(line_of)
         self._ends = np.cumsum([len(word) + 1 for word in self._text.split("\n")])
@@ -74,12 +75,12 @@ def folded(text: str) -> str:
 
 def _joined(words: Iterable[str]) -> str:
     # All words are normalised in one call. No letter composes or folds across a line end, so each word keeps its line.
-    return folded("\n".join(word.replace("\n", "↵") for word in words))
+    return folded("\n".join(word.replace("\n", "↵").replace("▁", "␣") for word in words))
 
 
 def _compiled(text: str, regex: bool) -> re.Pattern[str]:
-    """Return the text or the regular expression as a pattern; its spaces match ␣, which labels show for a space."""
-    spaced = text.replace(" ", "␣")
+    """Return the text or the regular expression as a pattern; its spaces and ▁ match ␣, which labels show for a space."""
+    spaced = text.replace(" ", "␣").replace("▁", "␣")
     if not regex:
         return re.compile(re.escape(folded(spaced)))
     try:

@@ -79,7 +79,7 @@ def _joined(words: Iterable[str]) -> str:
 
 
 def _compiled(text: str, regex: bool) -> re.Pattern[str]:
-    """Return the text or the regular expression as a pattern; its spaces and ▁ match ␣, which labels show for a space."""
+    """Return the text or the regular expression as a pattern; its spaces and ▁ match ␣, as labels show a space."""
     spaced = text.replace(" ", "␣").replace("▁", "␣")
     if not regex:
         return re.compile(re.escape(folded(spaced)))

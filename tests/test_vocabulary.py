@@ -242,3 +242,14 @@ def test_another_file_is_not_used_as_a_token_table(tmp_path, content: bytes) -> 
 def test_an_unknown_overlap_ends_in_a_sentence(sp32k_vocabulary: Vocabulary) -> None:
     with pytest.raises(InputError, match="'bytes', 'raw' or 'none'"):
         shared_tokens(sp32k_vocabulary, sp32k_vocabulary, by="strings")
+
+
+def test_a_byte_token_that_writes_text_is_the_token_that_the_other_tokenizer_writes() -> None:
+    """Gemma has a token for a newline besides `<0x0A>`, which it never writes; sp32k (as Llama) has only `<0x0A>`."""
+    gemma, sp32k = catalog.load_vocabulary("gemma3"), catalog.load_vocabulary("sp32k")
+    newline, mark = (sp32k.id_of_raw(token) for token in ("<0x0A>", "<0x21>"))
+    assert newline in sp32k.encode(["a\nb"])[0]
+    (written,) = gemma.encode(["\n"])[0]
+    assert gemma.id_of_token(sp32k, newline) == written != gemma.id_of_raw("<0x0A>")
+    assert gemma.id_of_token(sp32k, mark) == gemma.id_of_raw("<0x21>"), "both write `!` with another token"
+    assert sp32k.id_of_token(gemma, written) == newline

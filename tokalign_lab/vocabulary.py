@@ -164,10 +164,10 @@ class Vocabulary:
     def id_of_token(self, other: Vocabulary, token_id: int) -> int | None:
         """Return the id of the token that equals a token of `other`: same bytes, and same marks if both use the marks.
 
-        So `the` is `the` and not `the</w>`. But if `other` writes a byte with its byte-fallback token, and this vocabulary
-        has another token for it, then it is that token: a model's rows of tokens that its tokenizer never writes are
-        hardly trained. An example is the newline, `<0x0A>` in Llama's tokenizer and a token of its own in Gemma's. None
-        for a control token, a hole, and a token that this vocabulary lacks.
+        So `the` is `the` and not `the</w>`. But if `other` writes a byte with its byte-fallback token, and this
+        vocabulary has another token for it, then it is that token: a model's rows of tokens that its tokenizer never
+        writes are hardly trained. An example is the newline, `<0x0A>` in Llama's tokenizer and a token of its own in
+        Gemma's. None for a control token, a hole, and a token that this vocabulary lacks.
         """
         spelled = other.token_bytes[token_id]
         if spelled is None:

@@ -73,7 +73,7 @@ FAST = DemoSize(align_bytes=1_000_000, measure_bytes=6_000, steps=8, batch_size=
 def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
     """Write `results.json`, `report.html`, the lexicons, the run folder and the tuned model to the folder `out`.
 
-    With `fast` it takes a few minutes on two cores instead of seven, with rougher figures. Files of an earlier demo are
+    With `fast` it takes a few minutes on two cores instead of six, with rougher figures. Files of an earlier demo are
     replaced. Returns "pair", "lexicons" (rows), "models" (rows), "seconds", "settings", "report" (its path). Raises
     `InputError` if plotly, which draws the report, is not installed; for the tuning run, as `check_finished`.
     """

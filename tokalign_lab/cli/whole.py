@@ -15,7 +15,7 @@ from tokalign_lab.cli.command import Seed, app, check_out, command
 @command(app, "demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the table, the report and the model.")] = Path("demo"),
-    fast: Annotated[bool, typer.Option("--fast", help="A few minutes instead of seven, less precise figures.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="A few minutes instead of six, less precise figures.")] = False,
     seed: Seed = 0,
 ) -> Any:
     """Run the whole pipeline on the packaged model and write one table and one HTML report."""

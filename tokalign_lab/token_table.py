@@ -117,7 +117,7 @@ class TokenTable:
         spelling = Spelling.of(state)
         # some trainers mark byte tokens as special, but they are text
         byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
-        read = _read_as_text(tokenizer, raw, {i for i in special | set(added) if i is not None and i < size}, spelling)
+        read = _read_as_text(tokenizer, raw, {i for i in special | set(added) if i < size}, spelling)
         text = {i for i in read & special if _is_made_by_merges(raw[i] or "", spelling, state["model"])}
         control = tuple(sorted(i for i in special - byte_tokens - text if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
@@ -210,8 +210,7 @@ def _is_made_by_merges(token: str, spelling: Spelling, model: dict[str, Any]) ->
     """Whether BPE builds a token from characters of the text; `<s>` may be in its vocabulary, but is not built."""
     if len(token) == 1:
         return spelling.kind in ("byte-level", "sentencepiece")
-    pairs = model.get("merges", ())
-    return any(token == (pair.replace(" ", "") if isinstance(pair, str) else "".join(pair)) for pair in pairs)
+    return any("".join(pair) == token for pair in model.get("merges", ()))
 
 
 def _check_bytes(

@@ -174,10 +174,9 @@ class Vocabulary:
             return None
         if self._table.spelling == other._table.spelling:
             same = self.id_of_raw(other.raw_token(token_id))
-            if same is not None and self.token_bytes[same] == spelled:
-                written = other.id_of_bytes(spelled) == token_id
-                if not (written and self.is_byte_fallback[same]):
-                    return same
+            written = other.id_of_bytes(spelled) == token_id
+            if same is not None and self.token_bytes[same] == spelled and not (self.is_byte_fallback[same] and written):
+                return same
         return self.id_of_bytes(spelled)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
@@ -293,9 +292,9 @@ def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
     """
     matched: dict[int, int] = {}
     for role in ROLES:
-        held = [other for other in _ROLE_SUBSTITUTES[role] if other in source.roles]
-        held.sort(key=lambda other: not source.is_control[source.roles[other]])
-        substitute = next(iter(held), None)
+        held = (other for other in _ROLE_SUBSTITUTES[role] if other in source.roles)
+        # a token of the text that is also this role comes last
+        substitute = min(held, key=lambda other: not source.is_control[source.roles[other]], default=None)
         if role in target.roles and target.is_control[target.roles[role]] and substitute is not None:
             matched.setdefault(target.roles[role], source.roles[substitute])
     for target_id in np.flatnonzero(target.is_control):

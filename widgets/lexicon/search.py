@@ -39,7 +39,7 @@ class TokenSearch:
 
     def change(self, row: int, words: Sequence[str]) -> None:
         """Replace the words of a row."""
-        self._changed[row] = _joined(words)
+        self._changed[row] = _joined(word.replace("▁", "␣") for word in words)
 
     def matching(self, text: str, regex: bool) -> np.ndarray:
         """Return which rows have a word that contains this text or matches this regular expression, bool (rows,).
@@ -75,7 +75,7 @@ def folded(text: str) -> str:
 
 def _joined(words: Iterable[str]) -> str:
     # All words are normalised in one call. No letter composes or folds across a line end, so each word keeps its line.
-    return folded("\n".join(word.replace("\n", "↵").replace("▁", "␣") for word in words))
+    return folded("\n".join(word.replace("\n", "↵") for word in words))
 
 
 def _compiled(text: str, regex: bool) -> re.Pattern[str]:

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tokalign_lab.cli import app
+from tokalign_lab.errors import InputError
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
@@ -161,12 +162,30 @@ def test_a_run_that_was_never_started_is_not_watched_forever(tmp_path: Path) -> 
     assert "was never started" in ended.output
 
 
-def test_settings_that_cannot_be_started_end_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"settings": {"processes": -1}}, "must be a whole number"),
+        ({"kind": "adapt", "settings": {"model": "before/model", "text": ["default"]}}, "before/model does not exist"),
+        ({"kind": "align", "settings": {"text": ["default", "/gone.txt"]}}, "The text /gone.txt does not exist"),
+    ],
+)
+def test_settings_that_cannot_be_started_end_the_run(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     make(tmp_path, "before", state="finished")
-    run = make(tmp_path, "run", after="before", settings={"processes": -1})
+    run = make(tmp_path, "run", after="before", cwd=str(tmp_path), **fields)
     with locked(tmp_path):
         assert not start_ready(tmp_path)
-    assert "must be a whole number" in run.info()["error"]
+    assert words in run.info()["error"]
+    assert not (run.path / "log.txt").exists(), "no process started"
+
+
+def test_a_run_whose_model_was_deleted_is_not_resumed(tmp_path: Path) -> None:
+    gone = {"model": str(tmp_path / "model"), "text": ["default"]}
+    run = make(tmp_path, "run", kind="adapt", state="cancelled", settings=gone)
+    for start in (run.resume, run.start):
+        with pytest.raises(InputError, match=r"The model .* does not exist .*; make it again"):
+            start()
+    assert (run.state, run.info()["error"]) == ("cancelled", None)
 
 
 def test_a_cancelled_run_is_not_started_and_restarts_only_when_asked(

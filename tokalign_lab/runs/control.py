@@ -117,7 +117,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     """Start a new tuning run, next to `run`, with its settings and some `changes`.
 
     Raises `InputError` for a run of another kind, a setting that tuning does not have or that is out of range, a model
-    that is not there, or a title that is in use; then no run is made.
+    or text that is not there, or a title that is in use; then no run is made.
 
     Parameters
     ----------
@@ -131,10 +131,8 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     run.check_own("start it again: the model that it tuned is not kept")
     if info["kind"] != "adapt":
         raise InputError(f"The run {run.title} is of kind {info['kind']!r}; only tuning can start again this way.")
-    given = AdaptRunSettings.from_dict(info["settings"] | changes).model
-    model = run.place(given)
-    if (Path(given).is_absolute() or RunFolder(model.parent).exists) and not model.exists():
-        raise InputError(f"There is no model in {model} (any more); make it again, or choose another.")
+    AdaptRunSettings.from_dict(info["settings"] | changes)
+    run.check_inputs(changes)
     root = run.path.resolve().parent
     if title.strip():
         _check_free(checked_title(title), root)

@@ -21,7 +21,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -175,6 +175,24 @@ class RunFolder:
         made_in = self.info().get("cwd")
         return Path(path) if made_in is None else Path(os.path.normpath(self.path / made_in / path))
 
+    def check_inputs(self, changes: Mapping[str, Any] | None = None) -> None:
+        """Raise `InputError` if a file or folder that the settings name, with `changes`, does not exist any more.
+
+        A relative path is checked only if it leads to another run's results: it may be a hub id.
+        """
+        from tokalign_lab.runs.kinds import KINDS  # imports the engine
+
+        info = self.info()
+        options = KINDS[info["kind"]].settings.options() if info["kind"] in KINDS else []
+        for one in (option for option in options if option.path and option.name != "out"):
+            held = {**info["settings"], **(changes or {})}.get(one.name)
+            for given in held if isinstance(held, list) else filter(None, [held]):
+                path = self.place(given)
+                if (Path(given).is_absolute() or RunFolder(path.parent).exists) and not path.exists():
+                    raise InputError(
+                        f"The {one.name} {path} does not exist (any more); make it again, or choose another."
+                    )
+
     @property
     def cancel_file(self) -> Path:
         """The file that requests the worker to stop."""
@@ -259,6 +277,8 @@ class RunFolder:
                 raise AlreadyRunning(f"The run {self.name} is no longer queued; it is {state} now.")
             if resume and state == "finished":
                 raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
+            if queued or state != "queued":
+                self.check_inputs()
             try:
                 with lock(self.worker_lock, wait=LEAVE_SECONDS):
                     pass

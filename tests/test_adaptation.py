@@ -31,7 +31,6 @@ from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
-from tokalign_lab.files import seal
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import save_model
 from tokalign_lab.vocabulary import Vocabulary
@@ -469,18 +468,6 @@ def test_other_files_among_the_checkpoints_are_not_removed(tmp_path: Path, caplo
     assert [path.name for path in root.iterdir()] == [".tokalign-checkpoints"]
     remove_all(root)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_checkpoints_of_an_earlier_version_are_resumed_from(tmp_path: Path) -> None:
-    root = tmp_path / "checkpoints"
-    kept = root / "stage1" / "checkpoint-3"
-    kept.mkdir(parents=True)
-    seal(kept)
-    check_folder(root)
-    begin(root, resume=True)
-    assert kept.is_dir()
-    remove_all(root)
-    assert not root.exists()
 
 
 def test_a_loss_of_nan_stops_the_run_and_keeps_the_checkpoint(

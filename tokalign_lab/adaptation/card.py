@@ -43,8 +43,6 @@ def card_of(
     origin = {key: earlier[key] for key in kept if earlier.get(key)}
     scores = {}
     for one, when in ((guard.measured[0], "_before"), (best, "")):
-        if when and one.step:  # resumed from a checkpoint of an older version
-            continue
         scores[f"bits_per_byte{when}"] = one.bits_per_byte
         if not math.isnan(one.answered):
             scores[f"probes_answered{when}"] = one.answered

@@ -24,7 +24,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.files import CHECKSUMS, check_replaceable, damage, holds_only, seal
+from tokalign_lab.files import check_replaceable, damage, holds_only, seal
 
 _MARK = ".tokalign-checkpoints"
 _NAMES = rf"stage\d+|best|{re.escape(_MARK)}"
@@ -99,11 +99,8 @@ def remove_all(root: Path) -> None:
 
 
 def _is_ours(root: Path) -> bool:
-    """Whether a tuning run made `root` and nothing was added. Earlier versions marked only complete checkpoints."""
-    if holds_only(root, _MARK, _NAMES):
-        return True
-    whole = any(root.glob(f"stage*/checkpoint-*/{CHECKSUMS}"))
-    return whole and all(re.fullmatch(_NAMES, entry.name) for entry in root.iterdir())
+    """Whether a tuning run made `root` and nothing was added."""
+    return holds_only(root, _MARK, _NAMES)
 
 
 class KeepOneWhole(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers

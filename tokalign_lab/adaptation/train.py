@@ -155,8 +155,6 @@ def adapt(
         if done < stage.first_step + stage.steps and not guard.reason:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage else None
             model = run.stage(model, stage, stages, here)
-    if not guard.measured:  # resumed from the last checkpoint of a run of an older version
-        run.measure(model, settings.steps, stages[-1])
     model = run.kept(model, model_name)
     if processes.is_first:
         model.requires_grad_(True)

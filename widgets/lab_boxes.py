@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokalign_lab.runs.chain import NO_MODEL, Chain
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.gallery import MARK, recorded_chains
+from tokalign_lab.runs.gallery import plain_title, recorded_chains
 from tokalign_lab.runs.results import has_result, lost_result
 
 from .common.panel import mark_of
@@ -98,7 +98,7 @@ class RecordedBar(Box):
         self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
         self._words = html()
         self._wanted = False
-        options = [(chain["adapt"].title.removeprefix(MARK), name) for name, chain in self._chains.items()]
+        options = [(plain_title(chain["adapt"]), name) for name, chain in self._chains.items()]
         self.choice = self.menu(
             "Recorded run", options=options, tooltip="The recorded run to show", layout={"width": "380px"}
         )

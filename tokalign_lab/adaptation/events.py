@@ -172,8 +172,8 @@ def _memory() -> int:
 
 def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, tokens: int) -> str:
     """Continue a prompt greedily by at most `tokens` tokens; the same every time."""
-    bos = vocabulary.roles.get("bos", vocabulary.roles.get("eos"))
-    ids = [*([] if bos is None else [bos]), *vocabulary.encode([prompt])[0].tolist()]
+    start = [] if vocabulary.start_id is None else [vocabulary.start_id]
+    ids = [*start, *vocabulary.encode([prompt])[0].tolist()]
     if not ids:
         return ""
     with evaluation_mode(model), torch.inference_mode():

@@ -54,8 +54,7 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     vocabulary : its tokenizer
     probes : the probes
     """
-    bos = vocabulary.roles.get("bos", vocabulary.roles.get("eos"))
-    before = [] if bos is None else [bos]
+    before = [] if vocabulary.start_id is None else [vocabulary.start_id]
     most = longest_input(model) or 1 << 30
     prompts = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt for one in probes])]
     wholes = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt + one.answer for one in probes])]

@@ -24,14 +24,7 @@ Direction = Literal["forward", "reverse"]
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step and at most `RATE_TOKENS` tokens in a run
 RATE_TOKENS = 30_000
-SOURCE_LOSSES = (
-    "likelihood",
-    "shared",
-    "prefix",
-    "branches",
-    "states",
-    "values",
-)  # see `Objective`
+SOURCE_LOSSES = ("likelihood", "shared", "prefix", "branches", "states", "values")  # see `Objective`
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def recorded_chains() -> list[dict[str, RunFolder]]:
     return chains
 
 
+def plain_title(run: RunFolder) -> str:
+    """Return a run's title without the mark of a recorded one, for a panel that shows the notice of recorded runs."""
+    return run.title.removeprefix(MARK)
+
+
 def recorded_words(info: dict[str, Any]) -> str:
     """Describe a recorded run in sentences, from what `RunFolder.info` returns; "" for a run that is not recorded."""
     recorded = info.get("recorded")

@@ -47,6 +47,11 @@ IS_CACHED = _is_cached()
 """Whether compiled functions are cached for the next process."""
 
 
+def n_threads() -> int:
+    """Return the number of threads that compiled functions use."""
+    return int(numba.get_num_threads())
+
+
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function as `numba.njit` does with these options."""
     return numba.njit(cache=IS_CACHED, **options)

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
-from tokalign_lab.vectors.compiled import njit
+from tokalign_lab.vectors.compiled import n_threads, njit
 from tokalign_lab.vectors.stream import Stream
 
 UNIT = 2.0**-32
@@ -124,7 +124,7 @@ class RowSums:
 
     def _add_up(self, first: int, unit: Any, *arrays: NDArray[Any]) -> None:
         # More shares than threads balance the work of frequent tokens; the result does not depend on the number.
-        _add_rows(*self._arguments, 4 * numba.get_num_threads(), first, unit, *arrays)
+        _add_rows(*self._arguments, 4 * n_threads(), first, unit, *arrays)
 
 
 @njit()

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tokalign_lab.vectors import compiled  # noqa: F401  starts numba's threads
+from tokalign_lab.vectors.compiled import n_threads
 
 T = TypeVar("T")
 
@@ -23,7 +22,7 @@ T = TypeVar("T")
 def in_strips(work: Callable[[slice], T], n: int, size: int) -> list[T]:
     """Call `work` on strips of `size` of the `n` rows, on all threads; return the results in order."""
     strips = [slice(first, min(n, first + size)) for first in range(0, n, size)]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads()) as pool:
         return list(pool.map(work, strips))
 
 

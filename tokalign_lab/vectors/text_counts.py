@@ -22,7 +22,6 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -31,6 +30,7 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, cached_folder, hash_of
 from tokalign_lab.progress import Progress, silent
+from tokalign_lab.vectors.compiled import n_threads
 from tokalign_lab.vectors.cooccurrence import RowSums, sparse_rows, to_float, weights_of
 from tokalign_lab.vectors.stream import Kept, Stream, keep_frequent, part_stream
 
@@ -137,7 +137,7 @@ def split_text(kept: Kept, n_tokens: int, window: int, max_bytes: int) -> tuple[
     """
     n = len(kept.ids)
     # The row that each thread sums, and the arrays with ids and counts of the tokens.
-    fixed = numba.get_num_threads() * 16 * n + 12 * len(kept.number_of) + 48 * n
+    fixed = n_threads() * 16 * n + 12 * len(kept.number_of) + 48 * n
     # A part takes half of the budget, which makes 2 * _TOKEN_BYTES * n_tokens / budget parts. The merge needs the row
     # starts of all parts at once, and one row, which may have n columns in each part.
     widest = math.isqrt(2 * _TOKEN_BYTES * n_tokens * n * (8 + _MERGE_BYTES)) + 1

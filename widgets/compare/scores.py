@@ -15,7 +15,7 @@ from tokalign_lab.evaluation.comparison import MEASURES as PAIRED
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.gallery import MARK
+from tokalign_lab.runs.gallery import plain_title
 from tokalign_lab.runs.queue import find_or_start
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_otherwise, resolve, scores_of
 from tokalign_lab.settings.kinds import text_of
@@ -61,7 +61,7 @@ class Side:
             return cls(f"{found.name} ({_recipe(alone)})", repr(str(found)), alone, scores=_from_provenance(alone))
         file = lexicon_path(found)
         lexicon = Lexicon.load(file) if file is not None else None
-        title = found.title.removeprefix(MARK)
+        title = plain_title(found)
         name = title if lexicon is None else f"{title} ({_recipe(lexicon)})"
         scores = scores_of(found) or (_from_provenance(lexicon) if lexicon is not None else {})
         return cls(name, repr(str(found.path)), lexicon, found, scores, last_evaluation(found))

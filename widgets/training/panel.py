@@ -25,7 +25,7 @@ from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.folding import ALL_TEXT
 from tokalign_lab.runs.following import Reference, RunFeed, measured_text
-from tokalign_lab.runs.gallery import MARK, recorded_runs
+from tokalign_lab.runs.gallery import plain_title, recorded_runs
 from tokalign_lab.runs.words import status_words
 
 from ..common.job import RunControls
@@ -238,7 +238,7 @@ class TrainingPanel(Panel):
         self.samples.show(views)
         numbers, more = numbers_of(self.view), more_numbers(self.view)
         self._cards.value = cards(more) + meanings(list(dict(numbers + more)))
-        self.headline(f"Recovery: {self.view.name.removeprefix(MARK)}", verdict_html(self.view), numbers)
+        self.headline(f"Recovery: {plain_title(self.run)}", verdict_html(self.view), numbers)
         self._settings.value = self._settings_html()
         self.mark(mark_of(*self.runs))
         self._note.value = self._note_html()

@@ -23,7 +23,7 @@ pytest.importorskip("ipywidgets")
 from ipywidgets import VBox, Widget
 from test_widgets import make_lexicon, make_vectors
 
-from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods
+from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods, around_pair
 from tokalign_lab.errors import InputError
 from tokalign_lab.projection import project, rotated_onto, share_a_space
 from tokalign_lab.runs.control import runs_root
@@ -206,7 +206,9 @@ class TestNeighbourhoods:
         vectors = make_vectors(60)
         known = Neighbourhoods(vectors, vectors, np.arange(60))
         assert known.overlap(np.arange(60)).tolist() == [1.0] * 60
-        assert 7 not in [i for i, _ in known.around("source", 7)]
+        near = around_pair(known.spaces, {"source": 7, "target": 7}, np.arange(60))
+        assert near["source"] == near["target"]
+        assert all(one.matched and one.id != 7 for one in near["source"])
 
     def test_tokens_with_the_same_source_do_not_count_as_matches_of_each_other(self) -> None:
         vectors = make_vectors(60)
@@ -214,7 +216,9 @@ class TestNeighbourhoods:
 
     def test_a_token_without_a_vector_has_no_neighbours(self) -> None:
         vectors = make_vectors(20)
-        assert Neighbourhoods(vectors, vectors, np.arange(20)).around("target", 99) == []
+        known = Neighbourhoods(vectors, vectors, np.arange(20))
+        found = around_pair(known.spaces, {"source": -1, "target": 99}, np.arange(20))
+        assert found == {"source": [], "target": []}
 
 
 class TestWords:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from typing import Any
 
 from tokalign_lab.alignment.lexicon import ORIGINS
-from tokalign_lab.alignment.search.neighbourhoods import Neighbourhood
+from tokalign_lab.alignment.search.neighbourhoods import Neighbour, Neighbourhood, around_pair
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_parts
 from tokalign_lab.evaluation.contexts import Context, contexts
@@ -18,21 +17,13 @@ from tokalign_lab.settings.kinds import TextSettings
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.part import Box, html, token
-from .view import LexiconView
+from ..common.state import SPACES
+from .view import Labels, LexiconView
 
 EMPTY = (
     '<div class="tl-empty">Select a row to see how its pair was chosen: its origin, the other candidates, and the '
     "sources of the new embedding row.</div>"
 )
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A neighbour, its cosine similarity, and whether its partner is among the neighbours in the other space."""
-
-    label: str
-    cosine: float
-    matched: bool
 
 
 def why_html(details: Mapping[str, Any]) -> str:
@@ -88,29 +79,30 @@ def _ranking(title: str, measure: str, items: Sequence[tuple[int, str, float]]) 
     )
 
 
-def neighbours_html(target: Sequence[Neighbour], source: Sequence[Neighbour]) -> str:
-    """Return the nearest tokens in both spaces as HTML, side by side; partners on both sides are marked."""
-    if not target and not source:
+_NO_VECTOR = '<tr><td colspan="3">no vector</td></tr>'
+
+
+def neighbours_html(found: Mapping[str, Sequence[Neighbour]], labels: Labels) -> str:
+    """Return the nearest tokens in both spaces (`around_pair`) as HTML; partners on both sides are marked."""
+    if not any(found.values()):
         return '<p class="tl-note">Neither token has a vector, so there are no neighbours to show.</p>'
-    matched = sum(neighbour.matched for neighbour in target)
-    summary = f"{matched} of {len(target)} target neighbours have their partner among the source neighbours (✓)."
-    sides = "".join(
-        f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>token</th>'
-        "<th>cosine</th><th>has its partner on the other side</th></tr></thead>"
-        f"<tbody>{_lines(found)}</tbody></table>"
-        for title, found in (("Nearest to the target token", target), ("Nearest to its source token", source))
+    matched = sum(neighbour.matched for neighbour in found["target"])
+    summary = (
+        f"{matched} of {len(found['target'])} target neighbours have their partner among the source neighbours (✓)."
     )
+    sides = ""
+    for space, title in (("target", "Nearest to the target token"), ("source", "Nearest to its source token")):
+        lines = "".join(
+            f'<tr><td>{token(labels.of(space, one.id))}</td><td class="tl-number">{one.cosine:.3f}</td>'
+            f'<td class="tl-met">{"✓" if one.matched else ""}</td></tr>'
+            for one in found[space]
+        )
+        sides += (
+            f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>token</th>'
+            "<th>cosine</th><th>has its partner on the other side</th></tr></thead>"
+            f"<tbody>{lines or _NO_VECTOR}</tbody></table>"
+        )
     return f'<h4>Neighbours</h4><div class="tl-two">{sides}</div><p class="tl-note">{summary}</p>'
-
-
-def _lines(found: Sequence[Neighbour]) -> str:
-    if not found:
-        return '<tr><td colspan="3">no vector</td></tr>'
-    return "".join(
-        f'<tr><td>{token(one.label)}</td><td class="tl-number">{one.cosine:.3f}</td>'
-        f'<td class="tl-met">{"✓" if one.matched else ""}</td></tr>'
-        for one in found
-    )
 
 
 def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context], int]) -> str:
@@ -175,28 +167,29 @@ class WhyBox(Box):
 
     def _add(self, target_id: int, is_current: Callable[[], bool]) -> str:
         """Show spelling and neighbours of the token; return its contexts as HTML."""
+        source_id = int(self._view.source_of[target_id])
         explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
         if is_current():
             self.pair.value = explained
         if any(vectors is not None and not vectors.is_stored for vectors in self._vectors):
             near = _NO_VECTORS
         elif all(vectors is not None for vectors in self._vectors):
-            near = neighbours_html(*self._near(target_id))
+            pair = {"source": source_id, "target": target_id}
+            near = neighbours_html(around_pair(self._spaces, pair, self._view.source_of, NEAREST), self._view.labels)
         else:
             near = ""
         if is_current():
             self.neighbours.value = near
         if not self._can_read:
             return ""
-        pair, source_id = self._pair, int(self._view.source_of[target_id])
+        text = self._pair
         return contexts_html(
-            contexts(pair.target_corpus, pair.target, target_id), contexts(pair.source_corpus, pair.source, source_id)
+            contexts(text.target_corpus, text.target, target_id), contexts(text.source_corpus, text.source, source_id)
         )
 
     @cached_property
-    def _spaces(self) -> tuple[Neighbourhood, Neighbourhood]:
-        source, target = (Neighbourhood(vectors) for vectors in self._vectors if vectors is not None)
-        return source, target
+    def _spaces(self) -> dict[str, Neighbourhood]:
+        return {s: Neighbourhood(own) for s, own in zip(SPACES, self._vectors, strict=True) if own is not None}
 
     @cached_property
     def _pair(self) -> TokenizedPair:
@@ -205,14 +198,3 @@ class WhyBox(Box):
         train, _ = read_parts(TextSettings.from_dict(self._text))
         source, target = (v for v in self._view.labels.vocabularies.values() if v is not None)
         return tokenize_pair(source, target, train)
-
-    def _near(self, target_id: int) -> tuple[list[Neighbour], list[Neighbour]]:
-        view, (source_space, target_space) = self._view, self._spaces
-        targets = target_space.of(target_id, NEAREST)
-        sources = source_space.of(int(view.source_of[target_id]), NEAREST)
-        theirs = {int(view.source_of[i]) for i, _ in targets}
-        near = {i for i, _ in sources}
-        return (
-            [Neighbour(view.labels.of("target", i), value, int(view.source_of[i]) in near) for i, value in targets],
-            [Neighbour(view.labels.of("source", i), value, i in theirs) for i, value in sources],
-        )

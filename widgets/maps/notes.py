@@ -10,6 +10,7 @@ import ipywidgets as w
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import ORIGINS
+from tokalign_lab.alignment.search.neighbourhoods import around_pair
 from tokalign_lab.projection import METHODS
 from tokalign_lab.runs.words import fixed
 
@@ -101,45 +102,35 @@ class NeighbourTables(Box):
             shown(self, False)
             return
         view = self._view
-        found = {s: self._colouring.neighbourhoods.around(s, i) for s, i in primary.items()}
-        ids = {space: [i for i, _ in near] for space, near in found.items()}
-        partners = {
-            "source": [int(self._colouring.best_target[i]) for i in ids["source"]],
-            "target": [int(view.source_of[i]) for i in ids["target"]],
-        }
-        used = set(partners["target"])
-        matched = {
-            # Many targets may use one source: it matches if any target in the other table uses it.
-            "source": [i in used for i in ids["source"]],
-            "target": [p in set(ids["source"]) for p in partners["target"]],
-        }
-        has_neighbours = any(ids.values())
+        found = around_pair(self._colouring.neighbourhoods.spaces, primary, view.source_of)
+        partners = {"source": self._colouring.best_target, "target": view.source_of}
+        has_neighbours = any(found.values())
         why = "no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
         for space, table in self.tables.items():
             other = "target" if space == "source" else "source"
             cells = [
-                [view.labels.of(space, i), f"{cosine:.3f}", view.labels.of(other, p), _yes(v, ids[other])]
-                for (i, cosine), p, v in zip(found[space], partners[space], matched[space], strict=True)
+                [
+                    view.labels.of(space, one.id),
+                    f"{one.cosine:.3f}",
+                    view.labels.of(other, int(partners[space][one.id])),
+                    "–" if not found[other] else "yes" if one.matched else "no",
+                ]
+                for one in found[space]
             ]
             name = view.labels.of(space, primary[space])
-            words = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
+            words = f"no {space} token" if not name else name if found[space] else f"{name} ({why})"
             with table.hold_sync():
                 table.caption = f"{space.title()} space, nearest to {words}"
                 table.chosen = -1
-                table.show(ids[space], cells)
+                table.show([one.id for one in found[space]], cells)
             shown(table, has_neighbours)
-        n, of = sum(matched["target"]), len(matched["target"])
+        n, of = sum(one.matched for one in found["target"]), len(found["target"])
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
         share = f"{n} of {of} neighbours in the target space have their partner in the other table." if of else ""
         if not has_neighbours:
             share = f"No neighbours ({why})."
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
         shown(self, True)
-
-
-def _yes(is_neighbour: bool, others: list[int]) -> str:
-    """Return "yes" or "no"; "–" if the token on the other side has no neighbours."""
-    return "–" if not len(others) else "yes" if is_neighbour else "no"
 
 
 def class_table(shades: Shades, words: str) -> str:

@@ -11,7 +11,8 @@ tokens take seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,28 +48,51 @@ class Neighbourhood:
         return [(int(self.vectors.ids[i]), float(cosines[i])) for i in best]
 
 
-class Neighbourhoods:
-    """Neighbours of tokens in the two spaces that a lexicon links; the spaces may have different dimensions.
+class Neighbour(NamedTuple):
+    """A neighbour of a pair's token, and whether its partner is among the neighbours in the other space."""
 
-    `source_of`, int (target size,), is the source token of each target token, -1 for none; `k` is the number of
-    neighbours that are compared.
+    id: int
+    cosine: float
+    matched: bool
+
+
+def around_pair(
+    spaces: Mapping[str, Neighbourhood], pair: Mapping[str, int], source_of: NDArray[Any], k: int = NEIGHBOURS
+) -> dict[str, list[Neighbour]]:
+    """Find the k nearest other tokens of both tokens of a pair, by space: "source" and "target".
+
+    Many targets may use one source: it matches if any of the target's neighbours uses it.
+
+    Parameters
+    ----------
+    spaces : the neighbourhood of each space
+    pair : the token of each space, -1 for none
+    source_of : int (target size,), the source token of each target token, -1 for none
+    """
+    source, target = (spaces[space].of(pair[space], k) for space in ("source", "target"))
+    sources, used = {i for i, _ in source}, {int(source_of[i]) for i, _ in target}
+    return {
+        "source": [Neighbour(i, cosine, i in used) for i, cosine in source],
+        "target": [Neighbour(i, cosine, int(source_of[i]) in sources) for i, cosine in target],
+    }
+
+
+class Neighbourhoods:
+    """The neighbour overlap of tokens in the two spaces that a lexicon links; the spaces may have different dimensions.
+
+    `source_of` is as for `around_pair`; `k` is the number of neighbours that are compared. `spaces` has both spaces.
     """
 
     def __init__(
         self, source: TokenVectors, target: TokenVectors, source_of: NDArray[Any], k: int = NEIGHBOURS
     ) -> None:
-        self._spaces = {"source": source, "target": target}
-        self._one = {space: Neighbourhood(vectors) for space, vectors in self._spaces.items()}
+        self.spaces = {"source": Neighbourhood(source), "target": Neighbourhood(target)}
         self._source_of = np.asarray(source_of, dtype=np.int64)
         self._k = k
         of_target = _most_frequent(target)
         partners = self._partners(of_target)
         known = partners[source.positions_of(partners) >= 0]
         self._reference = {"target": of_target, "source": np.union1d(known, _most_frequent(source))}
-
-    def around(self, space: str, token_id: int) -> list[tuple[int, float]]:
-        """Find the nearest other tokens of one space; see `Neighbourhood.of`."""
-        return self._one[space].of(token_id, NEIGHBOURS)
 
     def overlap(self, target_ids: NDArray[Any]) -> NDArray[np.float32]:
         """Return the share of each target token's neighbours whose partners are neighbours of its own partner.
@@ -79,8 +103,8 @@ class Neighbourhoods:
         target_ids = np.asarray(target_ids, dtype=np.int64)
         shares = np.full(len(target_ids), np.nan, dtype=np.float32)
         partners = self._partners(target_ids)
-        valid = (self._spaces["target"].positions_of(target_ids) >= 0) & (partners >= 0)
-        valid &= self._spaces["source"].positions_of(partners) >= 0
+        valid = (self.spaces["target"].vectors.positions_of(target_ids) >= 0) & (partners >= 0)
+        valid &= self.spaces["source"].vectors.positions_of(partners) >= 0
         if not valid.any():
             return shares
         unique, where = np.unique(partners[valid], return_inverse=True)
@@ -92,7 +116,7 @@ class Neighbourhoods:
 
     def _nearest_known(self, space: str, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find the k nearest reference tokens other than the token itself, int64 (n, k)."""
-        vectors, reference = self._spaces[space], self._reference[space]
+        vectors, reference = self.spaces[space].vectors, self._reference[space]
         found, _ = nearest(vectors.rows_for(ids), vectors.rows_for(reference), self._k + 1)
         answers = reference[found]
         itself = answers == ids[:, None]

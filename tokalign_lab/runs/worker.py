@@ -41,16 +41,13 @@ class Cancelled(BaseException):
 
 
 class RunContext:
-    """The context of a run kind's function: the folder for its files, and whether to `resume`."""
+    """The context of a run kind's function: the folder for its files, whether to `resume`, `emit` for its events."""
 
     def __init__(self, folder: RunFolder, resume: bool) -> None:
         self.folder = folder
         self.resume = resume
+        self.emit = folder.emit
         self._last_told = 0.0
-
-    def emit(self, event: dict[str, object]) -> None:
-        """Append an event."""
-        self.folder.emit(event)
 
     def interrupt(self) -> None:
         """Raise `Cancelled` if a stop was requested; called at every step boundary."""
@@ -110,8 +107,9 @@ def _work(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 class _SilentContext(RunContext):
     """Context of a process other than the first, which reports and checks for cancellation."""
 
-    def emit(self, event: dict[str, object]) -> None:
-        """Do nothing."""
+    def __init__(self, folder: RunFolder, resume: bool) -> None:
+        super().__init__(folder, resume)
+        self.emit = lambda event: None
 
     def interrupt(self) -> None:
         """Do nothing."""

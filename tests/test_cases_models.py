@@ -232,6 +232,9 @@ def test_settings_of_the_target_do_not_reach_prompts(tmp_path: Path) -> None:
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["post_processor"]["special_tokens"]["<s>"]["ids"] = [40]  # stale, as after its tokens were renumbered
+    tokenizer.backend_tokenizer.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.model.dropout = 0.9
     target = Vocabulary.from_tokenizer(tokenizer, "target")
@@ -481,7 +484,9 @@ def test_ids_of_the_generation_config_are_converted() -> None:
     given = {"suppress_tokens": [50, 51], "begin_suppress_tokens": [52], "bad_words_ids": [[53], [54, 999]]}
     for name, value in {**given, "sequence_bias": [[[50], 1.0]], "force_words_ids": [[50]]}.items():
         setattr(model.generation_config, name, value)
+    model.generation_config.eos_token_id = [float(BIG.roles["eos"])]  # a whole number only by its value
     moved = rearrange(model, renumbering(), BIG, RENUMBERED).generation_config
+    assert moved.eos_token_id == RENUMBERED.roles["eos"]
     assert moved.suppress_tokens == ORDER[[50, 51]].tolist()
     assert moved.begin_suppress_tokens == ORDER[[52]].tolist()
     assert moved.bad_words_ids == [ORDER[[53]].tolist()], "the other one names an id without a token"

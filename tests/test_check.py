@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_cli import run, run_json
 from test_rearrange import SOURCE, mixed_lexicon
 from tiny import CONFIGS, save_tiny, tiny_model, tiny_tokenizer
+from tokenizers import processors
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.corpus import TokenizedPair
@@ -134,6 +135,13 @@ def strip_accents(state: dict) -> None:
     state["normalizer"] = {"type": "Sequence", "normalizers": parts}
 
 
+def around(text: str, token_id: int) -> Callable[[dict], None]:
+    """Make a tokenizer add a token of any id to a text, under the name of a special token."""
+    name = "</s>"
+    made = processors.TemplateProcessing(single=text.format(name), pair="$A $B", special_tokens=[(name, token_id)])
+    return lambda state: state.update(post_processor=json.loads(made.__getstate__()))
+
+
 def template(text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
 
@@ -159,6 +167,8 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "eos of the source": ("untied", generation(eos_token_id=7), "special ids", "fail"),
     "eos beyond the rows": ("untied", generation(eos_token_id=[1, 9999]), "special ids", "fail"),
     "bos of the source": ("untied", config(bos_token_id=9), "special ids", "warn"),
+    "a prompt with a word": ("untied", lambda f: edit_tokenizer(f, around("{} $A", LETTER)), "special ids", "fail"),
+    "a prompt that ends": ("untied", lambda f: edit_tokenizer(f, around("$A {}", 1)), "special ids", "warn"),
     "no eos": ("untied", generation(eos_token_id=None), "special ids", "warn"),
     "merges": ("untied", lambda f: edit_tokenizer(f, lose_the_merges), "unreachable tokens", "fail"),
     "accents": ("untied", lambda f: edit_tokenizer(f, strip_accents), "round trips", "fail"),
@@ -166,6 +176,7 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "not a number inside": ("untied", scale_row(0, NAN, "model.layers.0.mlp.up_proj.weight"), "finite weights", "fail"),
     "a row of zeros": ("untied", scale_row(LETTER, 0.0), "zero rows", "fail"),
     "a head row of zeros": ("untied", scale_row(LETTER, 0.0, "lm_head.weight"), "zero rows", "fail"),
+    "only zeros": ("untied", lambda f: edit_weights(f, lambda t: t["lm_head.weight"].zero_()), "zero rows", "fail"),
     "a long row": ("untied", scale_row(LETTER, 100.0), "row lengths", "warn"),
     "a short head row": ("untied", scale_row(LETTER, 0.01, "lm_head.weight"), "row lengths", "warn"),
     "declared as tied": ("untied", config(tie_word_embeddings=True), "tied head", "fail"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from tokalign_lab.evaluation.finding import Finding, sentence, several, worst
 from tokalign_lab.model.folder_case import FolderCase
+from tokalign_lab.vocabulary import Vocabulary
 
 
 def sizes(case: FolderCase) -> Finding:
@@ -84,7 +85,7 @@ def special_ids(case: FolderCase) -> Finding:
 
 def _against_the_tokenizer(case: FolderCase, named: dict[str, Any]) -> list[tuple[str, str]]:
     vocabulary = case.vocabulary
-    problems: list[tuple[str, str]] = []
+    problems = _around_a_prompt(vocabulary)
     ends = named.get("generation_config.eos_token_id", [])
     eos = vocabulary.roles.get("eos")
     if not ends:
@@ -102,6 +103,22 @@ def _against_the_tokenizer(case: FolderCase, named: dict[str, Any]) -> list[tupl
             if wanted is not None and held and wanted not in held and (place, role) != ("generation_config", "eos"):
                 problems.append(("warn", f"{place} has {role} {held}, the tokenizer {wanted}"))
     return problems
+
+
+def _around_a_prompt(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """Report ids that the tokenizer adds to a prompt and should not: ordinary tokens, and an end before the answer."""
+    (plain,), called = vocabulary.encode(["a"]), vocabulary.tokenizer("a")["input_ids"]
+    text, special = plain.tolist(), {*np.flatnonzero(vocabulary.is_control).tolist(), *vocabulary.roles.values()}
+    start = next((n for n in range(len(called)) if text and called[n : n + len(text)] == text), None)
+    if start is None:
+        return []
+    after = called[start + len(text) :]
+    wrong = [i for i in called[:start] + after if i not in special]
+    problems = [
+        ("fail", f"the tokenizer adds {vocabulary.label(i)} ({i}) to a prompt, no special token") for i in wrong
+    ]
+    ended = vocabulary.roles.get("eos") in after
+    return problems + [("warn", "the tokenizer adds eos after a prompt, so the text ends before its answer")] * ended
 
 
 def tied_head(case: FolderCase) -> Finding:

@@ -62,6 +62,8 @@ def row_lengths(case: FolderCase) -> Finding:
     values, examples, severities, sentences = {}, [], ["ok"], []
     for part, lengths, real in _matrices(case):
         real &= lengths > 0
+        if not real.any():
+            continue  # `zero rows` reports it
         ratio = lengths / np.median(lengths[real])
         far = real & ((ratio > FAR) | (ratio < 1 / FAR))
         values[part] = {
@@ -75,6 +77,8 @@ def row_lengths(case: FolderCase) -> Finding:
             f"{several(int(far.sum()), 'row')} off by more than {FAR:g}"
         )
         examples += [case.vocabulary.label(int(i)) for i in np.flatnonzero(far)[:_EXAMPLES]]
+    if not values:
+        return Finding("row lengths", "not verified", "All rows are zero.")
     severity = worst(severities)
     advice = "" if severity == "ok" else "Look at what these rows were made from (`diagnose`)."
     return Finding("row lengths", severity, sentence(sentences), advice, values, examples)

@@ -45,7 +45,8 @@ def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Copy a tokenizer for use with a language model, which continues a text.
 
     The copy adds no special tokens after a text (encoders and translation models add eos), and has no truncation,
-    padding and BPE dropout, which some files keep from the last use of the tokenizer or from training.
+    padding and BPE dropout, which some files keep from the last use of the tokenizer or from training. The tokens that
+    it adds before a text have the ids of the vocabulary; files with renumbered tokens can have their former ids.
     """
     made = copy.deepcopy(tokenizer)
     backend = made.backend_tokenizer
@@ -54,7 +55,7 @@ def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     if getattr(backend.model, "dropout", None) is not None:
         backend.model.dropout = None
     state = json.loads(backend.to_str())
-    if _drop_what_follows_a_text(state["post_processor"]):
+    if _drop_what_follows_a_text(state["post_processor"]) | _renumber(state["post_processor"], backend):
         backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
     return made
 
@@ -138,6 +139,17 @@ def difference_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | Non
 def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
+
+
+def _renumber(processor: dict[str, Any] | None, backend: Any) -> bool:
+    """Set the ids in a post-processor's templates to those of their tokens; returns whether one was another."""
+    changed = False
+    for part in () if processor is None else processor.get("processors", [processor]):
+        for token in part.get("special_tokens", {}).values() if part["type"] == "TemplateProcessing" else ():
+            ids = [backend.token_to_id(one) for one in token["tokens"]]
+            if ids != token["ids"] and None not in ids:
+                token["ids"], changed = ids, True
+    return changed
 
 
 def _drop_what_follows_a_text(processor: dict[str, Any] | None) -> bool:

@@ -121,7 +121,7 @@ class _Mover:
             elif not foreign and (role := _ROLE.fullmatch(name)):
                 unique = list(dict.fromkeys(self._role(role[1], value)))
                 if role[1] == "eos" and isinstance(value, list):
-                    self._mention_ends(value, f"{place}{name}")
+                    self._mention_ends(list(_ids_in(value)), f"{place}{name}")
                 elif not unique and role[1] not in self._source.roles:  # else the tokenizer has lost it: reported
                     gone = [old for old in _ids_in(value) if self._is_mark(old) or old >= self._source.size]
                     self._mention_gone(config, name, value, gone, place)

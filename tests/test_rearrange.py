@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
@@ -21,7 +22,7 @@ from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import save_model, template_fits
-from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.vocabulary import Vocabulary, shared_roles, shared_tokens
 
 SOURCE = tiny_vocabulary(300)
 TARGET = tiny_vocabulary(280, bos="<s>", eos="<end>")
@@ -119,6 +120,15 @@ def test_padded_rows_of_the_source_are_never_used() -> None:
     new = rearrange(model, mixed_lexicon(), SOURCE, TARGET)
     assert torch.isfinite(new.get_input_embeddings().weight).all()
     assert torch.isfinite(new.get_output_embeddings().weight).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_rows_that_are_no_numbers_are_refused(value: float) -> None:
+    model = tiny_model("llama", SMALLER_ROWS_PADDED)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[17, 3] = value
+    with pytest.raises(InputError, match=r"in the rows of ids 17; replace"):
+        rearrange(model, mixed_lexicon(), SOURCE, TARGET)
 
 
 def test_a_source_token_without_a_row_is_replaced_by_the_mean() -> None:
@@ -415,20 +425,35 @@ def test_a_real_model_with_permuted_ids_has_the_same_bits_per_byte(
     assert moved.config.eos_token_id == int(order[smollm_vocabulary.roles["eos"]])
 
 
+def by_bytes(source: Vocabulary, target: Vocabulary) -> Lexicon:
+    """Make a lexicon that copies the rows of shared tokens and roles; the others get the mean row."""
+    rows, shared = LexiconRows(target.size), shared_tokens(source, target)
+    rows.fill(np.arange(rows.size), "mean")
+    for source_id, target_id in zip(shared.source_ids, shared.target_ids, strict=True):
+        rows.copy(int(target_id), int(source_id), "identical")
+    for target_id, source_id in shared_roles(source, target).items():
+        rows.copy(target_id, source_id, "role")
+    return finish(rows, source, target)
+
+
+def test_a_swap_to_a_tokenizer_that_writes_line_ends_as_bytes_costs_little(sp32k_vocabulary: Vocabulary) -> None:
+    """Gemma's row of `<0x0A>` is not trained, since it has another token for a line end; that row costs 1.3 bits per byte."""
+    text = (
+        "The river was high.\nThey waited on the bank for the ferry, which did not come.\n\nBy noon they had crossed, "
+        "and by evening they reached the village.\n\n\ndef area(width, height):\n    return width * height\n"
+    )
+    model, source = load_model("gemma-3-270m", device="cpu", dtype="auto"), load_vocabulary("gemma-3-270m")
+    new = rearrange(model, by_bytes(source, sp32k_vocabulary), source, sp32k_vocabulary)
+    documents = [Document(text, "text", "text", "prose")]
+    assert bits_per_byte(new, sp32k_vocabulary, documents).bits_per_byte < 1.9, "1.58; the source has 1.27"
+
+
 def test_a_real_pair_is_saved_and_loaded_with_correct_ids(
     smollm_folder: Path, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
-    from tokalign_lab.vocabulary import shared_roles, shared_tokens
-
-    rows = LexiconRows(sp32k_vocabulary.size)
-    rows.fill(np.arange(rows.size), "mean")
-    shared = shared_tokens(smollm_vocabulary, sp32k_vocabulary)
-    for source_id, target_id in zip(shared.source_ids, shared.target_ids, strict=True):
-        rows.copy(int(target_id), int(source_id), "identical")
-    for target_id, source_id in shared_roles(smollm_vocabulary, sp32k_vocabulary).items():
-        rows.copy(target_id, source_id, "role")
     model = load_model(str(smollm_folder), device="cpu")
-    new = rearrange(model, finish(rows, smollm_vocabulary, sp32k_vocabulary), smollm_vocabulary, sp32k_vocabulary)
+    lexicon = by_bytes(smollm_vocabulary, sp32k_vocabulary)
+    new = rearrange(model, lexicon, smollm_vocabulary, sp32k_vocabulary)
     save_model(new, sp32k_vocabulary, tmp_path / "m", source=smollm_vocabulary)
 
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")

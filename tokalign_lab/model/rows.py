@@ -127,7 +127,10 @@ def plan_rows(
 
 
 def new_rows(matrix: torch.Tensor, plan: RowPlan, seed: int) -> torch.Tensor:
-    """Build the new matrix: shape (plan.size, d) from `matrix` of shape (rows, d), same dtype and device."""
+    """Build the new matrix: shape (plan.size, d) from `matrix` of shape (rows, d), same dtype and device.
+
+    Raises `InputError` if a row of a real token has NaN or infinite values.
+    """
     old = matrix.detach()
     new = torch.empty((plan.size, old.shape[1]), dtype=old.dtype, device=old.device)
     mixes = _product(plan, old)
@@ -175,6 +178,12 @@ def _without_draws(old: torch.Tensor, plan: RowPlan, mixes: tuple[torch.Tensor, 
     """Build some columns of all rows except the random ones."""
     wide = old.float()
     mean = wide[_on(old, plan.real)].mean(dim=0)
+    if not torch.isfinite(mean).all():  # it would get into the rows of padding, and so into every prediction
+        bad = plan.real[~torch.isfinite(wide[_on(old, plan.real)]).all(dim=1).cpu().numpy()]
+        raise InputError(
+            f"The model has NaN or infinite values in the rows of ids {', '.join(map(str, bad[:3]))}"
+            f"{', ...' * (len(bad) > 3)}; replace them by the mean of the other rows and save the model again."
+        )
     new = mean.to(old.dtype).repeat(plan.size, 1)
     mixed, product = mixes
     if len(mixed):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_cases_models import BIG, multimodal
-from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
+from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_tokenizer, tiny_vocabulary
 from transformers import LlamaForCausalLM
 
 from tokalign_lab.adaptation import train
@@ -22,6 +22,7 @@ from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
 from tokalign_lab.adaptation.events import continue_text
+from tokalign_lab.adaptation.probes import Probe, ask
 from tokalign_lab.adaptation.recipes import RECIPES
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
@@ -30,6 +31,7 @@ from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import save_model
@@ -697,3 +699,18 @@ def test_a_model_with_stop_strings_generates_samples() -> None:
     whole = continue_text(model, vocabulary, "ab", 5)
     model.generation_config.stop_strings = ["no text has this"]
     assert continue_text(model, vocabulary, "ab", 5) == whole
+
+
+def test_probes_and_samples_begin_with_the_token_that_bits_per_byte_begins_with() -> None:
+    tokenizer = tiny_tokenizer(300, eos=None)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, "only pad")
+    model, read = tiny_model("llama", vocabulary.size), []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(int(inputs[0][0, 0])))
+    for use in (
+        lambda: bits_per_byte(model, vocabulary, [Document("ab", "d", "d")]),
+        lambda: ask(model, vocabulary, [Probe("a", "b")]),
+        lambda: continue_text(model, vocabulary, "ab", 1),
+    ):
+        use()
+        assert read[-1] == vocabulary.roles["pad"]

@@ -658,6 +658,15 @@ def test_a_token_of_the_text_that_is_also_special_or_added_keeps_its_bytes(spell
     assert unspelled_bytes(vocabulary, text, vocabulary.encode([text])[0]) == 0
 
 
+def test_a_word_of_a_unigram_model_that_is_also_pad_keeps_its_bytes() -> None:
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("[MASK]", -9.0), ("▁the", -3.0), ("▁", -4.0), ("t", -5.0), ("he", -5.0)]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    vocabulary = view(backend, unk_token="<unk>", bos_token="<s>", mask_token="[MASK]", pad_token="▁the")
+    assert vocabulary.token_bytes == (None, None, None, b" the", b" ", b"t", b"he")
+    assert vocabulary.roles["pad"] == 3
+
+
 def test_two_tokens_with_one_id_are_refused() -> None:
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 3}, unk_token="<unk>"))
     backend.add_tokens(["<tool>"])  # the library numbers it by the number of tokens

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 9  # raise it when the same tokenizer is read differently, or the file changes
+VERSION = 10  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """Maximum number of ids without a token: no model has so many unused rows."""
 _PROBES = (
@@ -118,7 +118,7 @@ class TokenTable:
         # some trainers mark byte tokens as special, but they are text
         byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
         read = _read_as_text(tokenizer, raw, {i for i in special | set(added) if i < size}, spelling)
-        text = {i for i in read & special if _is_made_by_merges(raw[i] or "", spelling, state["model"])}
+        text = {i for i in read & special if _is_made_of_text(raw[i] or "", spelling, state["model"])}
         control = tuple(sorted(i for i in special - byte_tokens - text if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
@@ -206,10 +206,16 @@ def _read_as_text(
     return {i for i, alone, after in pairs if alone.tolist() == [i] or after[-1:].tolist() == [i]}
 
 
-def _is_made_by_merges(token: str, spelling: Spelling, model: dict[str, Any]) -> bool:
-    """Whether BPE builds a token from characters of the text; `<s>` may be in its vocabulary, but is not built."""
-    if len(token) == 1:
-        return spelling.kind in ("byte-level", "sentencepiece")
+def _is_made_of_text(token: str, spelling: Spelling, model: dict[str, Any]) -> bool:
+    """Whether a trainer made a token from text: BPE by a merge, Unigram with a score.
+
+    A vocabulary can have `<s>` too, but no merge makes it, and its score is 0 (in a few files, lower).
+    """
+    if len(token) == 1 and spelling.kind in ("byte-level", "sentencepiece"):
+        return True
+    if model["type"] == "Unigram":
+        marked = token[:1] in ("<", "[") and token[-1:] in (">", "]")
+        return not marked and any(piece == token and score < 0 for piece, score in model["vocab"])
     return any("".join(pair) == token for pair in model.get("merges", ()))
 
 

@@ -437,7 +437,7 @@ def by_bytes(source: Vocabulary, target: Vocabulary) -> Lexicon:
 
 
 def test_a_swap_to_a_tokenizer_that_writes_line_ends_as_bytes_costs_little(sp32k_vocabulary: Vocabulary) -> None:
-    """Gemma's row of `<0x0A>` is not trained, since it has another token for a line end; that row costs 1.3 bits per byte."""
+    """Gemma has another token for a line end, so its row of `<0x0A>` is not trained; it costs 1.5 bits per byte."""
     text = (
         "The river was high.\nThey waited on the bank for the ferry, which did not come.\n\nBy noon they had crossed, "
         "and by evening they reached the village.\n\n\ndef area(width, height):\n    return width * height\n"

@@ -172,9 +172,8 @@ class MapFigure:
                         plot.selection = rows
                     plot.regl_scatterplot_options = OPTIONS | {"pointSizeSelected": FEW_LARGER * few}
                 token_ids = self._points.vectors[space].ids[rows].tolist() if few else []
-                names[space] = [
-                    [row, self._words.name(space, i)] for row, i in zip(rows.tolist(), token_ids, strict=few)
-                ]
+                label = self._points.view.labels.of
+                names[space] = [[row, label(space, i)] for row, i in zip(rows.tolist(), token_ids, strict=few)]
             self.layer.names = names
 
     def mark(self, marked: Mapping[str, Ids]) -> None:

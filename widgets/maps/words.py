@@ -32,13 +32,9 @@ class MapWords:
     def __init__(self, view: LexiconView, colouring: Colouring) -> None:
         self._view, self._vocabularies, self._colouring = view, view.labels.vocabularies, colouring
 
-    def name(self, space: str, token_id: int) -> str:
-        """Return the token's label as text."""
-        return self._view.labels.of(space, token_id)
-
     def label(self, space: str, token_id: int) -> str:
         """Return the token's label as HTML."""
-        return escape(self.name(space, token_id))
+        return escape(self._view.labels.of(space, token_id))
 
     def hover(self, space: str, token_id: int) -> str:
         """Return the text at the pointer, as HTML."""

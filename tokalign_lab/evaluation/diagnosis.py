@@ -22,7 +22,6 @@ from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.finding import Case, Finding, Findings
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.row_findings import row_findings
-from tokalign_lab.evaluation.row_gate import row_gate
 from tokalign_lab.evaluation.text_findings import pair_findings, text_findings
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -92,6 +91,8 @@ def diagnose(
         ("tokenizers", lambda: pair_findings(case)),
     ]
     if moved is not None:
+        from tokalign_lab.evaluation.row_gate import row_gate  # imports torch, which takes a second
+
         new = np.flatnonzero(~np.isin(case.origin, ("identical", "role", "hole")))
         steps.append(("new rows", lambda: row_gate(moved, target, documents, new)))
     findings: list[Finding] = []

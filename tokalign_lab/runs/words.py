@@ -64,20 +64,18 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
         of = f" of {view.total_steps:,}" if view.total_steps else ""
         parts.append(f"step {view.steps[-1]:,}{of}")
         parts += [view.stage] if view.stage else []
-    if info["state"] == "running":
-        speed = view.trained.last("tokens_per_second")
-        if speed:
-            parts.append(f"{speed:,.0f} tokens per second")
+    age = max(0.0, now - view.last_sign) if view.last_sign is not None else 0.0
+    if info["state"] == "running" and not view.steps:
+        parts.append(view.message or "reading the text and loading the model")
+    if info["state"] == "running" and age > LATE_S:
+        parts.append(f"no heartbeat for {duration(age)}: it may hang, see the log")
+    elif info["state"] == "running":
         if view.seconds_left is not None:
             parts.append(f"about {duration(view.seconds_left)} left")
-        if not view.steps:
-            parts.append(view.message or "reading the text and loading the model")
         if view.device:
             parts.append(f"on {view.device}")
         if view.last_sign is not None:
-            age = max(0.0, now - view.last_sign)
-            late = " (it may hang; look at the log)" if age > LATE_S else ""
-            parts.append(f"last heartbeat {duration(age)} ago{late}")
+            parts.append(f"last heartbeat {duration(age)} ago")
     elif view.seconds:
         parts.append(f"worked {duration(view.seconds)}")
     if view.kept:

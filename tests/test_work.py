@@ -210,6 +210,7 @@ def test_a_deleted_model_is_missing(tmp_path: Path, work: Chain) -> None:
     assert (step_states(work)["recovery"], step_states(work)["export"]) == ("missing", "ready")
     assert "the result of the step Recovery was deleted" in next_html(step_states(work), tmp_path, recorded=False)
     assert "the tuned one was deleted" in export_html(made, tuned)
+    assert "The model was deleted. To make it again, first delete its run on the tab Runs." in export_html(None, tuned)
 
 
 def test_a_step_whose_input_was_deleted_is_refused(work: Chain) -> None:

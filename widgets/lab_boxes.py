@@ -46,7 +46,7 @@ _TO_DO = {
     "recovery": ("click “Rearrange and tune” on the tab Recovery: before tuning, the model is much worse", "Recovery"),
     "export": ("use the model; the tab Export shows its folder and how to load it", "Export"),
 }
-_MAKE_AGAIN = "delete its run on the tab Runs to make it again"
+_MAKE_AGAIN = "To make it again, first delete its run on the tab Runs"
 _RECORDED = "explore the tabs, then click “Back to your own runs”"
 
 
@@ -71,7 +71,7 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
     elif state in ("paused", "stopped"):
         words = f"the step {name} is {state}; see why on the tab Runs, and resume it there"
     elif state == "missing":
-        words = f"the result of the step {name} was deleted; {_MAKE_AGAIN}"
+        words = f"the result of the step {name} was deleted. {_MAKE_AGAIN}"
     return (
         f'<div role="status">This lab replaces the tokenizer of a language model. <b>Next:</b> {words}.</div>'
         f'<div class="tl-note">All runs and results are stored in {escape(str(runs.resolve()))}.</div>'
@@ -143,12 +143,12 @@ class FlowBar(Bar):
 
     def show(self, states: dict[str, str]) -> None:
         """Show the state of each step; see `step_states`."""
-        for number, (tab, button) in enumerate(self.steps.items(), start=1):
+        for tab, button in self.steps.items():
             state = states[tab]
             if self._states.get(tab) != state:
                 button.remove_class(f"tl-is-{self._states.get(tab, '').replace(' ', '-')}")
                 button.add_class(f"tl-is-{state.replace(' ', '-')}")
-                button.description = f"{number} {STEPS[tab][0]}: {state}"
+                button.description = f"{STEPS[tab][0]}: {state}"
         self._states = dict(states)
 
 
@@ -220,7 +220,7 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     made = next((run for run in runs if has_result(run)), None)
     deleted = any(lost_result(run) for run in runs)
     if made is None:
-        words = f"The model was deleted; {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
+        words = f"The model was deleted. {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
         return f'<div class="tl-empty" role="status">{words}</div>'
     folder = escape(str((made.path / "model").resolve()))
     untuned = "the tuned one was deleted" if deleted else "not tuned yet"

@@ -331,6 +331,7 @@ class TestAdvice:
         picker._advice.ask_button.click()
         assert asked == [("advise", {"model": "smollm2-135m", "target": "sp32k", "text": ["default"]})]
         assert picker._error.value == ""
+        assert picker._advice.job.children == ()  # the verdict replaces the progress
         shown = picker._advice.card.value + picker._advice._details.value
         assert all(words in shown for words in ("do not swap</span>", "1.20 to 1.40", "-1,000", "20\u00a0%"))
         assert not [markup for markup in ("<b>.", "<u>", "<i>run") if markup in shown]

@@ -100,7 +100,7 @@ class RunBox(Box):
         self,
         run: RunFolder,
         title: str,
-        result: str,
+        result: str = "",
         then: Callable[[RunFolder], None] | None = None,
         cancelled: Callable[[], None] | None = None,
         **more: Any,

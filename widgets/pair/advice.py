@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tokalign_lab.evaluation.compression import LANGUAGES
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.queue import find_or_start
 
@@ -53,7 +54,7 @@ class AdviceBox(RunBox):
         def work() -> None:
             run = find_or_start("advise", asked, self._root)
             if about is self._about:
-                self.watch_run(run, title, "the verdict is below", self._show)
+                self.watch_run(run, title, then=self._show)
 
         self.soon(work, self.ask_button)
 
@@ -69,6 +70,7 @@ class AdviceBox(RunBox):
         self.card.value = advice_html(advice)
         self._details.value = reasons_html(advice)
         shown(self._folds, True)
+        self.leave_run()
 
 
 def advice_html(advice: Mapping[str, Any]) -> str:
@@ -95,7 +97,8 @@ def _numbers(one: Mapping[str, Any]) -> list[Number]:
 def reasons_html(advice: Mapping[str, Any]) -> str:
     """Return the advice by slice and the costs of the swap, as HTML."""
     lines = "".join(
-        f"<tr><th scope='row'>{escape(str(one['slice']))}</th><td class='tl-number'>{one['n_bytes']:,}</td>"
+        f"<tr><th scope='row'>{escape(one['slice'])} <small>{LANGUAGES.get(one['slice'], '')}</small></th>"
+        f"<td class='tl-number'>{one['n_bytes']:,}</td>"
         + "".join(f"<td class='tl-number'>{value}</td>" for _, value in _numbers({**one, "context_gained_bytes": None}))
         + f"<td>{escape(str(one['verdict']))}</td></tr>"
         for one in advice["slices"]

@@ -361,7 +361,7 @@ class TestMonitor:
         assert list(panel.figure.data[3].y) == [0.0, 0.5]  # from 2.5 to 1.5, and the source is at 0.5
         assert list(panel.figure.data[-2].x) == [0, 5]
         assert "50" in panel._head.value
-        assert "tuned on the same text 1.500" in panel._head.value
+        assert "(1.500 if tuned on the same text)" in panel._head.value
         delete_run(control)
         assert not TrainingPanel(one, reference=0.5).figure.data[-2].visible
 

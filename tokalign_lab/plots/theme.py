@@ -14,7 +14,7 @@ def template(theme: str) -> dict[str, Any]:
     ink, grid = ("#e8e8e8", "#363b41") if dark else ("#24292f", "#dde1e6")
     axis = {
         "gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "tickcolor": grid, "automargin": True,
-        "tickfont": {"color": ink}, "title": {"font": {"color": ink}},
+        "tickfont": {"color": ink}, "title": {"font": {"color": ink, "size": 12}},
     }  # fmt: skip
     return {
         "layout": {

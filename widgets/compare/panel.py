@@ -112,6 +112,7 @@ class ComparePanel(Panel):
                             [self._summary, html("", meanings(("moved", "moved_text", "difference")))]),
             }
         )  # fmt: skip
+        shown(self._tokens, False)  # until both are loaded
         self._fill([self._head, bar(swap), folds, self._same, self._tokens], folds.row)
 
     @property

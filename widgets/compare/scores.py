@@ -62,7 +62,7 @@ class Side:
         file = lexicon_path(found)
         lexicon = Lexicon.load(file) if file is not None else None
         title = plain_title(found)
-        name = title if lexicon is None else f"{title} ({_recipe(lexicon)})"
+        name = title if lexicon is None or _recipe(lexicon) in title else f"{title} ({_recipe(lexicon)})"
         scores = scores_of(found) or (_from_provenance(lexicon) if lexicon is not None else {})
         return cls(name, repr(str(found.path)), lexicon, found, scores, last_evaluation(found))
 

@@ -275,10 +275,10 @@ def verdict_html(view: RunView) -> str:
     control = view.control.measured.last(ALL_TEXT) if view.control is not None else None
     if reference is not None:
         words += f", the source model {figure(reference, 4)}"
-        words += "" if control is None else f", tuned on the same text {figure(control, 4)}"
+        words += "" if control is None else f" ({figure(control, 4)} if tuned on the same text)"
     found = " and ".join(f"{value} {MEANINGS[key].name}" for key, value in compared(view))
     words += f": {found}" * bool(found)
-    known = "." if reference is not None else ". The figure of the source model is not known."
+    known = "." if reference is not None else ". The source model is not measured yet."
     return f"{words}{known}{note}"
 
 

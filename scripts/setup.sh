@@ -78,7 +78,7 @@ run_pip() {
     local what="$1" started=$SECONDS
     shift
     echo "  $what"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --retries 2 "$@" >>"$LOG" 2>&1 &
+    .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --no-input --retries 2 "$@" >>"$LOG" 2>&1 &
     local pid=$!
     trap 'kill $pid 2>/dev/null || true' EXIT
     while kill -0 "$pid" 2>/dev/null; do
@@ -129,6 +129,9 @@ run_pip "tokalign-lab and what it needs" -c constraints.txt -e ".$extras"
 if [ "$KIND" = dev ]; then
     run_pip "what the tests need" -c constraints.txt --group dev
 fi
+# pip would compile with one core. Some packages contain files that cannot be compiled; pip ignores them too.
+echo "  compiling all modules"
+.venv/bin/python -m compileall -qq -j 0 "$PWD/.venv/lib" >>"$LOG" 2>&1 || true
 STAMP="$(key_of .venv/bin/python) $PWD"
 echo "$STAMP" >.venv/stamp-base
 [ "$KIND" = base ] || echo "$STAMP" >".venv/stamp-$KIND"

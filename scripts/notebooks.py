@@ -16,31 +16,40 @@ from nbclient import NotebookClient
 from tokalign_lab.runs.control import list_runs
 
 CELL_S = 1800
+TOGETHER = ("05", "08")  # begin with the same runs, so the second finds those of the first, as for a reader
 
 
-async def run(path: Path, free: asyncio.Semaphore) -> bool:
-    """Run a notebook when a slot is free; print its time, and the cell that failed."""
+async def run(paths: list[Path], free: asyncio.Semaphore) -> bool:
+    """Run notebooks one after the other with one folder of runs, when a slot is free; return whether all passed."""
     async with free:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
-            begun = time.monotonic()
-            resources = {"metadata": {"path": str(path.parent)}}
-            client = NotebookClient(nbformat.read(path, as_version=4), timeout=CELL_S, resources=resources)
-            try:
-                await client.async_execute(env=os.environ | {"TOKALIGN_RUNS": runs})
-                error = ""
-            except Exception as failed:
-                error = str(failed)
-            print(f"{'FAILED' if error else 'passed'} in {time.monotonic() - begun:.0f} s: {path}", error, flush=True)
-            for left in list_runs(Path(runs)):  # a run outlives its kernel by design
-                if left.state == "running":
-                    left.cancel(grace=5)
+            return all([await run_one(path, Path(runs)) for path in paths])
+
+
+async def run_one(path: Path, runs: Path) -> bool:
+    """Run a notebook; print its time, and the cell that failed."""
+    begun = time.monotonic()
+    resources = {"metadata": {"path": str(path.parent)}}
+    limits = {"timeout": CELL_S, "startup_timeout": CELL_S}  # a kernel of low priority may start slowly
+    client = NotebookClient(nbformat.read(path, as_version=4), resources=resources, **limits)
+    try:
+        await client.async_execute(env=os.environ | {"TOKALIGN_RUNS": str(runs)})
+        error = ""
+    except Exception as failed:
+        error = str(failed)
+    print(f"{'FAILED' if error else 'passed'} in {time.monotonic() - begun:.0f} s: {path}", error, flush=True)
+    for left in list_runs(runs):  # a run outlives its kernel by design
+        if left.state == "running":
+            left.cancel(grace=5)
     return not error
 
 
 async def run_all(jobs: int, paths: list[Path]) -> bool:
     """Run all notebooks; return whether all passed."""
     free = asyncio.Semaphore(jobs)
-    return all(await asyncio.gather(*(run(path, free) for path in paths)))
+    together = sorted(path for path in paths if path.name.startswith(TOGETHER))
+    groups = [together, *([path] for path in paths if path not in together)]
+    return all(await asyncio.gather(*(run(group, free) for group in groups)))
 
 
 if __name__ == "__main__":

@@ -106,8 +106,8 @@ class Lab:
         """Initial values of the form for tuning."""
         if not fast():
             return {"steps": 200}
-        small = {"sequence_length": 64, "batch_size": 2, "evaluate_bytes": 600, "sample_tokens": 4}
-        return {"steps": 120, "patience": 0, **small}  # no measurement ends the run
+        small = {"sequence_length": 32, "batch_size": 1, "evaluate_bytes": 300, "sample_tokens": 4}
+        return {"steps": 1000, "patience": 0, **small}  # no measurement ends the run
 
     @property
     def alignment(self) -> Alignment | None:

@@ -18,7 +18,8 @@ from .lab_page import LabPage
 from .servers import ROOT, Server, cache_of_assets, chromium, jupyter_lab
 
 ARTEFACTS = ROOT / "test-artefacts"
-FAST = {"TOKALIGN_FAST": "1"}
+# A run has one thread, because waiting threads would slow the browser down.
+FAST = {"TOKALIGN_FAST": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

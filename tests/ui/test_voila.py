@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from tokalign_lab import app
 from tokalign_lab.files import write_json
 
+from .conftest import FAST
 from .lab_page import LONG_MS
 from .servers import free_port, serving
 
@@ -28,7 +29,7 @@ def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp
     url = f"http://127.0.0.1:{port}"
     command = ["-m", "voila", str(page_file), *app.options(port, app.LOOPBACK, browser=False)]
     write_json(tmp_path / "voila.json", app.configuration(TOKEN))  # Voila reads it from the folder where it is started
-    with serving(tmp_path, command, {"TOKALIGN_FAST": "1"}, url, TOKEN, "/login"):
+    with serving(tmp_path, command, FAST, url, TOKEN, "/login"):
         with urllib.request.urlopen(url, timeout=60) as without_token:
             assert "/login" in without_token.url
             assert "tokalign" not in without_token.read().decode()

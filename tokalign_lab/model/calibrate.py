@@ -173,12 +173,12 @@ def calibrate_on(
     """Calibrate on passages sampled from the train part of a text, given as for `documents.read_documents`.
 
     `split` has the settings of the alignment's split ("split" in a lexicon's provenance), so that its held-out part is
-    not read. With $TOKALIGN_FAST, a twentieth of `MAX_TOKENS` is read. Raises `InputError` as `calibrate`, or if the
+    not read. With $TOKALIGN_FAST, a hundredth of `MAX_TOKENS` is read. Raises `InputError` as `calibrate`, or if the
     text cannot be read.
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
-    tokens = MAX_TOKENS // 20 if fast() else MAX_TOKENS
+    tokens = MAX_TOKENS // 100 if fast() else MAX_TOKENS
     passages = excerpts(documents, 8 * tokens, seed=seed)
     return calibrate(model, vocabulary, passages, tokens, progress, source)
 

@@ -373,7 +373,7 @@ class TestMonitor:
             (2.6, 0.5, "worse", "worse than at step 0"),
             (2.6, None, "worse", "worse than at step 0"),
             (2.6, 3.0, "worse", "worse than at step 0 and better than the source model"),
-            (1.5, None, None, "is not known"),
+            (1.5, None, None, "The source model is not measured yet"),
         ],
     )
     def test_a_share_of_the_gap_only_between_step_0_and_the_reference(
@@ -390,8 +390,8 @@ class TestMonitor:
         ("losses", "reason", "words"),
         [
             ({}, "No <source>.", "learns from the text alone, without the source model: No &lt;source&gt;."),
-            ({"prefix": 1.0}, "No branches.", "is not known. No branches."),
-            ({"prefix": 1.0}, "", "is not known."),
+            ({"prefix": 1.0}, "No branches.", "is not measured yet. No branches."),
+            ({"prefix": 1.0}, "", "is not measured yet."),
         ],
     )
     def test_why_the_source_does_not_teach_is_reported(self, losses: dict[str, float], reason: str, words: str) -> None:

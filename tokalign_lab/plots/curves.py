@@ -108,7 +108,7 @@ def curves_figure(
     figure.update_layout(yaxis2={"tickformat": ".0%"})
     figure.update_layout(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
-        hovermode="closest", legend={"orientation": "h", "y": -0.3},
+        hovermode="closest", legend={"orientation": "h", "y": -0.42},
     )  # fmt: skip
     update_curves(figure, dict(enumerate(runs)), options)
     return figure

@@ -124,7 +124,9 @@ def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
     ways = next(iter(search_means(raw).values()))
     ours = closed(ways, "recover")
     published = {
-        name: closed(ways, name) for name in ("ALM", "MATT", "Token Distillation, text", "papers") if name in ways
+        name: closed(ways, name)
+        for name in ("ALM", "ALM, debiased", "MATT", "Token Distillation, text", "papers")
+        if name in ways
     }
     best = [max(published, key=lambda name, place=place: published[name][place]) for place in range(2)]
     return {text: (ours[i], best[i], published[best[i]][i]) for i, text in enumerate(("Wikipedia", "C++"))}
@@ -224,7 +226,7 @@ def recovery_search(raw: Raw) -> Page:
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
         f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. Default, smallest budget: {seeds_by_target(raw)}; with sp32k 3 for `recover`, `text`, `papers`; others one. "
         "`recover` is the default before decisions [16](../decisions/0016-recovery-defaults.md#a-high-temperature) and "
-        "[19](../decisions/0019-calibration-reads-the-source.md), as for larger budgets. "
+        "[19](../decisions/0019-calibration-reads-the-source.md); gemma3 had no prior in its calibration. "
         f"Seeds of the table (sp32k, smallest budget) differ by at most {digits(seed_range(raw), 2)}. "
         "Some ways ran on an Intel Xeon.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers 'recover, calibrated by the source' --seeds 3",

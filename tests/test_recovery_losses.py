@@ -16,7 +16,13 @@ from tokalign_lab.adaptation.loss import ChunkedLoss, Term, head_loss
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches, reads_branches
 from tokalign_lab.adaptation.recovery.combining import Injection
-from tokalign_lab.adaptation.recovery.likelihood import TAU, ChunkLikelihood, chunks_of, softened_cross_entropy
+from tokalign_lab.adaptation.recovery.likelihood import (
+    TAU,
+    ChunkLikelihood,
+    chunks_of,
+    opens_word,
+    softened_cross_entropy,
+)
 from tokalign_lab.adaptation.recovery.next_token import (
     SOFT_WEIGHT,
     TEMPERATURE,
@@ -63,20 +69,20 @@ def logits_of(n: int = 12) -> torch.Tensor:
 def test_likelihood_has_autograds_gradient(end: int) -> None:
     labels = torch.randint(0, V, (12,), generator=torch.Generator().manual_seed(1))
     # row 7 and those after `end` are in no chunk; 4-6 crosses 5
-    first, last = torch.tensor([0, 1, 4, 8]), torch.tensor([0, 3, 6, end])
+    first, last, opening = torch.tensor([0, 1, 4, 8]), torch.tensor([0, 3, 6, end]), torch.tensor([1, 4, 9])
     log_t = -torch.tensor([0.5, 6.0, 2.0, 11.0], dtype=torch.float64)
 
     def plain(logits: torch.Tensor) -> torch.Tensor:
         log_probs = torch.log_softmax(logits, dim=1)
         total = logits.new_zeros(())
         for i, j, lt in zip(first.tolist(), last.tolist(), log_t, strict=True):
-            ls = log_probs[torch.arange(i, j + 1), labels[i : j + 1]].sum()
+            ls = log_probs[torch.arange(i, j + 1), labels[i : j + 1]].sum() + log_probs[j + 1, opening].logsumexp(dim=0)
             a, b = lt / TAU - 1e-6, ls / TAU - 1e-6
             total = total - (a.exp() * b + (1 - a.exp()) * torch.log(1 - b.exp()))
         return total
 
     made = logits_of()
-    check_gradient(lambda: ChunkLikelihood(labels, first, last, log_t, lambda rows: made[rows].clone()), plain)
+    check_gradient(lambda: ChunkLikelihood(labels, first, last, log_t, lambda rows: made[rows].clone(), opening), plain)
 
 
 def test_likelihood_loss_is_minimal_if_both_predict_the_same() -> None:
@@ -187,6 +193,10 @@ class Pair:
         self.teacher = SourceTeacher(
             tiny_model(kind, self.source.size, seed=1 if same else 2), self.source, self.student
         )
+        for model in (self.teacher.model, *([self.model] if same else [])):
+            with torch.no_grad():  # else a new word is equally likely everywhere
+                rows = model.get_output_embeddings().weight
+                rows[opens_word(self.source, len(rows))] *= 4.0
         eos, bos = self.student.roles["eos"], self.student.roles["bos"]
         (ids,) = self.student.encode([WORDS])
         stream = [bos, *ids.tolist(), eos, bos, *ids.tolist()]
@@ -445,22 +455,43 @@ def test_weighted_values_add_up_to_the_attentions_output(masked: bool) -> None:
     assert not found[:, 0, 1:].any(), "later positions contribute nothing"
 
 
-def test_a_chunk_has_the_log_probability_of_all_its_source_tokens() -> None:
+@torch.no_grad()
+def test_chunks_end_where_the_source_expects_a_new_word() -> None:
     pair = Pair()
     reading = pair.teacher.read(pair.ids, predicts=True)
-    first, last, log_probs = chunks_of(reading, pair.teacher.head)
-    logits = pair.teacher.model(input_ids=reading.input_ids).logits.flatten(0, 1)
-    plain, ids = torch.log_softmax(logits, dim=1), reading.input_ids.flatten()
-    expected, lengths = [], []
-    positions = reading.positions
-    for i in torch.nonzero(positions.exact & ~positions.first)[:, 0].tolist():
-        begin, end = positions.source[i].tolist()
-        lengths.append(end - begin + 1)
-        expected.append(sum(float(plain[k - 1, ids[k]]) for k in range(begin, end + 1)))
-    assert max(lengths) >= 2 <= len(expected)
-    kept = positions.student[positions.exact & ~positions.first]
-    assert (first.tolist(), last.tolist()) == (kept[:, 0].tolist(), kept[:, 1].tolist())
-    assert log_probs.tolist() == pytest.approx(expected, rel=1e-4)
+    opening = opens_word(pair.source, pair.source.size)
+    positions, own = reading.positions, reading.input_ids.shape[1]
+    log_probs = torch.log_softmax(pair.teacher.model(input_ids=reading.input_ids).logits.flatten(0, 1), dim=1)
+    opens = log_probs[:, opening].logsumexp(dim=1)
+    flat = reading.input_ids.flatten()
+    expected = []
+    begun: int | None = None
+    row = -1
+    for i in range(len(positions)):
+        if int(positions.row[i]) != row:
+            row, begun = int(positions.row[i]), None
+        begun = i if begun is None else begun
+        end = int(positions.source[i, 1])
+        if float(opens[end].exp()) >= 0.1:
+            start, member = int(positions.source[begun, 0]), slice(begun, i + 1)
+            whole = bool(positions.exact[member].all()) and not bool(positions.first[member].any())
+            if whole and end % own != own - 1 and int(positions.student[i, 1]) % 24 != 23:
+                log_t = sum(float(log_probs[k - 1, flat[k]]) for k in range(start, end + 1)) + float(opens[end])
+                expected.append((int(positions.student[begun, 0]), int(positions.student[i, 1]), log_t))
+            begun = None
+    found = list(zip(*(column.tolist() for column in chunks_of(reading, pair.teacher.head, opening)), strict=True))
+    assert [chunk[:2] for chunk in found] == [chunk[:2] for chunk in expected]
+    assert [chunk[2] for chunk in found] == pytest.approx([chunk[2] for chunk in expected], rel=1e-4)
+    assert any(chunk[0] < chunk[1] for chunk in found)
+    assert 0 < len(found) < int(positions.exact.sum())
+
+
+def test_words_begin_with_white_space_or_a_special_token() -> None:
+    vocabulary = tiny_vocabulary(300)
+    opening = set(opens_word(vocabulary, 1000).tolist())
+    for i, token in enumerate(vocabulary.token_bytes):
+        assert (i in opening) == (token is None or token[:1] in (b" ", b"\n", b"\t"))
+    assert max(opens_word(vocabulary, 50).tolist()) < 50
 
 
 def test_accumulated_batches_have_the_weight_of_one_batch() -> None:

@@ -145,9 +145,17 @@ class Head:
 
     def nats(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of each of `targets`, int64 (n,), after its state, (n, d); the logits are made in chunks."""
-        chunk = max(1, _LOGITS_BYTES // (4 * len(self.module.weight)))
-        parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        parts = zip(torch.split(hidden, self._chunk), torch.split(targets, self._chunk), strict=True)
         return torch.cat([cross_entropy(self.logits(states), right, reduction="none") for states, right in parts])
+
+    def log_probs_of_any(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Return the log probability that one of `ids` follows each state, (n,); the logits are made in chunks."""
+        blocks = map(self.logits, torch.split(hidden, self._chunk))
+        return torch.cat([logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1) for logits in blocks])
+
+    @property
+    def _chunk(self) -> int:
+        return max(1, _LOGITS_BYTES // (4 * len(self.module.weight)))
 
     def _probe(self) -> bool:
         with evaluation_mode(self.model), torch.no_grad():

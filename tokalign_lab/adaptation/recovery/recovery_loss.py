@@ -21,7 +21,7 @@ from tokalign_lab.adaptation.loss import IGNORED, ChunkedLoss, NextToken, head_l
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches
 from tokalign_lab.adaptation.recovery.combining import Injection, Part, balanced_sum, fixed_sum
-from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of
+from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, opens_word
 from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
 from tokalign_lab.adaptation.recovery.objective import WEIGHTS, Objective
 from tokalign_lab.adaptation.recovery.states import Attention, attention_of, state_loss, value_loss
@@ -63,6 +63,11 @@ class RecoveryLoss(ChunkedLoss):
         super().__init__(model, head)
         self._teacher, self._objective, self._processes = teacher, objective, processes
         source = teacher.vocabulary
+        self._opening: tuple[torch.Tensor, torch.Tensor] | None = None
+        if objective.likelihood:
+            sides = ((student, head), (source, teacher.head))
+            mine, yours = (opens_word(vocabulary, len(one.module.weight)) for vocabulary, one in sides)
+            self._opening = mine, yours
         self._shared_ids = shared_ids(student, source) if objective.shared else None
         self._pieces = Pieces(student, source) if objective.prefix or objective.branches else None
         for number in objective.layers:
@@ -200,9 +205,10 @@ class RecoveryLoss(ChunkedLoss):
         return Part("shared", ComparedNext(rows, shared), count, self._objective.shared)
 
     def _likelihood(self, reading: Reading, states: torch.Tensor, labels: torch.Tensor, row_of: torch.Tensor) -> Part:
-        begin, end, log_probs = chunks_of(reading, self._teacher.head)
+        assert self._opening is not None
+        begin, end, log_probs = chunks_of(reading, self._teacher.head, self._opening[1])
         first, last = row_of[begin - 1], row_of[end - 1]
-        whole = (first >= 0) & (last >= 0) & (last - first == end - begin)
+        whole = (first >= 0) & (last - first == end - begin) & (row_of[end] == last + 1)
         dtype = self._head.module.weight.dtype
         term = ChunkLikelihood(
             labels,
@@ -210,6 +216,7 @@ class RecoveryLoss(ChunkedLoss):
             last[whole],
             log_probs[whole],
             lambda rows: self._head.logits(states[rows].to(dtype)),
+            self._opening[0],
         )
         return Part("likelihood", term, whole.sum().clamp(min=1), self._objective.likelihood)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_cases_models import BIG, multimodal
-from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_tokenizer, tiny_vocabulary
+from tiny import CONFIGS, WORDS, expect_words, save_tiny, tiny_model, tiny_tokenizer, tiny_vocabulary
 from transformers import LlamaForCausalLM
 
 from tokalign_lab.adaptation import train
@@ -654,6 +654,8 @@ def test_a_run_reports_which_rows_its_text_trains(model_folder: Path, text: str,
 @pytest.mark.parametrize(("recipe", "part"), [("recover", "branches"), ("alm", "likelihood"), ("states", "states")])
 def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text: str, tmp_path: Path) -> None:
     source, moved = save_tiny(tmp_path / "source", size=320, seed=3), save_tiny(tmp_path / "moved", size=280)
+    teacher = LlamaForCausalLM.from_pretrained(source)
+    expect_words(teacher, load_vocabulary(str(source))).save_pretrained(source)
     (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
     settings = {**SMALL.to_dict(), "recipe": recipe, "steps": 4, "save_every": 2, "stage1_share": 0.0, "patience": 4}
     events = run(moved, text, tmp_path / "run", AdaptSettings.from_dict(settings))

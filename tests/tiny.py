@@ -29,6 +29,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from tokalign_lab.adaptation.recovery.likelihood import opens_word
 from tokalign_lab.vocabulary import Vocabulary
 
 WORDS = (
@@ -104,6 +105,14 @@ def tiny_model(kind: str, rows: int, seed: int = 0, dtype: torch.dtype = torch.f
         for weight in model.parameters():
             weight.normal_(std=0.3)
     return model.to(dtype)
+
+
+@torch.no_grad()
+def expect_words(model: PreTrainedModel, vocabulary: Vocabulary) -> PreTrainedModel:
+    """Make a new word likely in some contexts; a random model finds it unlikely everywhere, so ALM uses no chunk."""
+    rows = model.get_output_embeddings().weight
+    rows[opens_word(vocabulary, len(rows))] *= 4.0
+    return model
 
 
 def save_tiny(folder: Path, kind: str = "llama", size: int = 300, seed: int = 0) -> Path:

@@ -81,9 +81,8 @@ def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
     words = stretches = 0
     for document in documents:
         (ids,) = student.encode([document.text])
-        begin = [] if student.start_id is None else [student.start_id]
         for kind, own, expected, made in _chunks(
-            torch.tensor([[*begin, *ids.tolist()][:WINDOW]]), model, teacher, pieces
+            torch.tensor([[*student.start_ids, *ids.tolist()][:WINDOW]]), model, teacher, pieces
         ):
             stretches += 1
             nats[kind][0] += own

@@ -117,6 +117,11 @@ class Vocabulary:
         """The special token before a text: bos; eos if there is no bos (Qwen); pad or unk; None."""
         return next((self.roles[role] for role in ("bos", "eos", "pad", "unk") if role in self.roles), None)
 
+    @property
+    def start_ids(self) -> list[int]:
+        """`start_id` in a list, empty if there is none."""
+        return [] if self.start_id is None else [self.start_id]
+
     def check_rows(self, rows: int, role: str = "model", advice: str = "they do not belong together") -> None:
         """Raise `InputError` if a model has fewer rows than there are ids; the message calls the model `role`."""
         if rows < self.size:

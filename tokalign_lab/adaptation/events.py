@@ -172,8 +172,7 @@ def _memory() -> int:
 
 def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, tokens: int) -> str:
     """Continue a prompt greedily by at most `tokens` tokens; the same every time."""
-    start = [] if vocabulary.start_id is None else [vocabulary.start_id]
-    ids = [*start, *vocabulary.encode([prompt])[0].tolist()]
+    ids = [*vocabulary.start_ids, *vocabulary.encode([prompt])[0].tolist()]
     if not ids:
         return ""
     with evaluation_mode(model), torch.inference_mode():

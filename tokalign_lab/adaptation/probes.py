@@ -54,7 +54,7 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     vocabulary : its tokenizer
     probes : the probes
     """
-    before = [] if vocabulary.start_id is None else [vocabulary.start_id]
+    before = vocabulary.start_ids
     most = longest_input(model) or 1 << 30
     prompts = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt for one in probes])]
     wholes = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt + one.answer for one in probes])]

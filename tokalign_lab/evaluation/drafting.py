@@ -109,7 +109,6 @@ class Drafting:
         self._large, self._vocabulary, self._new_tokens, self._seed = large, vocabulary, new_tokens, seed
         large.generation_config.stop_strings = None  # transformers passes the draft model no tokenizer for them
         self._prompts: dict[str, list[torch.Tensor]] = {}
-        start = [] if vocabulary.start_id is None else [vocabulary.start_id]
         passages = excerpts(documents, n_bytes(documents))
         for place in np.random.default_rng(seed).permutation(len(passages)):
             own = self._prompts.get(passages[place].slice, [])
@@ -117,7 +116,7 @@ class Drafting:
                 continue
             ids = vocabulary.encode([passages[place].text])[0][:length]
             if len(ids) == length:
-                prompt = torch.tensor([[*start, *ids]], device=large.device)
+                prompt = torch.tensor([[*vocabulary.start_ids, *ids]], device=large.device)
                 self._prompts[passages[place].slice] = [*own, prompt]
         if not self._prompts:
             raise InputError(f"The held-out text has no passage of {length} tokens; give more text.")

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("ipywidgets")
 
 from test_widgets import WORDS, make_lexicon, make_vectors
 from tiny import WORDS as TEXT
-from tiny import tiny_tokenizer
+from tiny import save_tiny, tiny_tokenizer
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
@@ -30,10 +31,12 @@ from tokalign_lab.alignment.recipes import align
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
+from tokalign_lab.evaluation.finding import NEW_ROWS
+from tokalign_lab.model.load import load_model
 from tokalign_lab.runs import kinds
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.worker import RunContext
-from tokalign_lab.widgets import ComparePanel, LabState, LexiconPanel
+from tokalign_lab.widgets import ComparePanel, DiagnosisPanel, LabState, LexiconPanel
 from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, inline
 from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
@@ -353,6 +356,32 @@ def done_here(kind: str, settings: dict[str, Any], root: Path | None = None) -> 
     kinds.run_kind(kind, settings, RunContext(run, resume=False))
     run.update(state="finished")
     return run
+
+
+def test_the_diagnosis_checks_the_new_rows_of_the_model_made_from_the_lexicon(align_run: RunFolder) -> None:
+    panel = DiagnosisPanel.of_run(align_run)
+    (_, press), verdict = panel._again, panel.state["verdict"]
+    press.click()
+    assert "No model was made from this lexicon yet" in panel._error.value
+    assert panel.state["verdict"] == verdict
+
+    settings = {"model": str(save_tiny(align_run.path / "tiny", size=280))}
+    settings["lexicon"] = str(align_run.path / "alignment" / "lexicon.parquet")
+    made = done_here("rearrange", settings, align_run.path.parent)
+    press.click()
+    assert panel._error.value == ""
+    assert set(NEW_ROWS) <= set(panel.findings["name"])
+    assert "The model's new rows passed all checks." in panel._head.value
+
+    bad = spelled_token(panel.lexicon)
+    model = load_model(str(made.path / "model"), device="cpu")
+    with torch.no_grad():
+        model.get_output_embeddings().weight[bad] *= 1_000
+    model.save_pretrained(made.path / "model")
+    press.click()
+    assert panel.diagnosis is not None
+    assert panel.diagnosis.finding("lengths of new rows").target_ids == [bad]
+    assert "See the model's new rows." in panel._head.value
 
 
 def test_a_click_does_not_wait_for_the_tokenizer(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,5 +273,16 @@ def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
     assert json.loads(file.read_text())["state"] == "cancelled"
 
 
+def test_the_new_rows_of_the_model_are_checked(lab: LabPage, artefacts: Path) -> None:
+    diagnosis = open_tab(lab, "Diagnosis")
+    diagnosis.get_by_role("button", name="Details", exact=True).click()
+    diagnosis.get_by_role("button", name="Check the model's new rows").click()
+    expect(diagnosis.locator(".tl-verdict, .tl-head")).to_contain_text("The model's new rows passed", timeout=LONG_MS)
+    diagnosis.get_by_label("Show passed checks too").check()
+    for finding in ("Lengths of new rows", "Wrong predictions", "Breaker tokens"):
+        expect(diagnosis.locator("h4", has_text=finding)).to_be_visible()
+    lab.page.locator(".tl-lab").screenshot(path=artefacts / "new-rows.png")
+
+
 def test_the_console_has_no_errors(lab: LabPage) -> None:
     assert not lab.errors, "\n".join(lab.errors)

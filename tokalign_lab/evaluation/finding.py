@@ -22,6 +22,8 @@ NO_SCRIPT = (*WITHOUT_LETTERS, "special", "")
 """Results of `scripts_of` for tokens without a script."""
 FEWEST_OF_SCRIPT = 20
 """With fewer source tokens in a script, its tokens find partners in others (频率 -> Hz, TokAlign++ table 7)."""
+NEW_ROWS = ("lengths of new rows", "wrong predictions", "breaker tokens")
+"""Names of the findings about the new rows of a converted model (`evaluation.row_gate`)."""
 _EXAMPLES = 5
 MOST_IDS = 2000
 """Maximum number of ids that a finding stores, which a table shows and a map highlights."""

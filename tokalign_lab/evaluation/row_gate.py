@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
-from tokalign_lab.evaluation.finding import Finding, first_ids, percent, several
+from tokalign_lab.evaluation.finding import NEW_ROWS, Finding, first_ids, percent, several
 from tokalign_lab.evaluation.head import Head, evaluation_mode
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -54,7 +54,7 @@ def row_gate(
 ) -> list[Finding]:
     """Check new rows for the three faults of this module.
 
-    Returns the findings "lengths of new rows", "wrong predictions" and "breaker tokens"; severity "ok" or "warn".
+    Returns the findings named in `finding.NEW_ROWS`; severity "ok" or "warn".
     Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
     head.
 
@@ -94,14 +94,14 @@ def row_gate(
 
     return [
         finding(
-            "lengths of new rows",
+            NEW_ROWS[0],
             (ratio > FAR) | (ratio < 1 / FAR),
             np.maximum(ratio, 1 / ratio.clip(1e-12)),
             f"are more than {FAR:g} times as long or as short as the median row",
             "Check the sources of these rows in the lexicon.",
         ),
         finding(
-            "wrong predictions",
+            NEW_ROWS[1],
             too_often,
             wrong,
             f"are predicted in at least {percent(WRONG_SHARE)} of {len(following):,} contexts, more than {WRONG_TIMES} "
@@ -109,7 +109,7 @@ def row_gate(
             f"Give these rows other sources, or {_CALIBRATE}.",
         ),
         finding(
-            "breaker tokens",
+            NEW_ROWS[2],
             z > OUTLIER,
             z,
             f"have a high logit whatever the text is (z-score above {OUTLIER:g}; the largest is {largest:.1f})",

@@ -69,6 +69,18 @@ def align_run_of(run: RunFolder) -> RunFolder | None:
     return first if first is not None and first.exists else None
 
 
+def model_made_from(run: RunFolder) -> Path | None:
+    """Return the newest model that a rearrange run in the same folder made from an align run's lexicon; None if none.
+
+    Models of edited lexicons are excluded.
+    """
+    lexicon = lexicon_path(run)
+    for other in list_runs(run.path.parent):
+        if other.info()["kind"] == "rearrange" and has_result(other) and lexicon_path(other) == lexicon:
+            return other.path / "model"
+    return None
+
+
 def diagnosis_of(run: RunFolder) -> Diagnosis | None:
     """Return the diagnosis stored with a run; None if there is none."""
     try:

@@ -17,10 +17,13 @@ import pandas as pd
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.documents import Document, read_parts
+from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
-from tokalign_lab.evaluation.finding import MOST_IDS, Finding, several
+from tokalign_lab.evaluation.finding import MOST_IDS, NEW_ROWS, Finding, several
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.results import diagnosis_of
+from tokalign_lab.runs.results import diagnosis_of, model_made_from
+from tokalign_lab.settings.kinds import TextSettings, text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -71,10 +74,16 @@ class DiagnosisPanel(Panel):
         self._fine = self.check("Show passed checks too", lambda _yes: self._show_rows(), tooltip="List all checks")
         self._rows: list[tuple[Finding, w.HBox, w.Button]] = []
         asked: list[w.Widget] = [self._fine]
-        self._again: w.Button | None = None
+        self._again: list[w.Button] = []
         if found is None:
-            self._again = self.button("Refresh", self.refresh, "Run all checks again")
-            asked.append(self._again)
+            self._again = [
+                self.button("Refresh", self.refresh, "Run all checks of the lexicon again"),
+                self.button(
+                    "Check the model's new rows", self.check_new_rows,
+                    "Measure on held-out text whether rows that are not copies are too long, or predicted too often",
+                ),
+            ]  # fmt: skip
+            asked += self._again
         self._list = w.VBox()
         self._list.add_class("tl-findings")
         about = html("", meanings(("critical", "warnings", "passed", "concerned")))
@@ -119,7 +128,21 @@ class DiagnosisPanel(Panel):
         return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
 
     def refresh(self) -> None:
-        """Run all checks again."""
+        """Run all checks of the lexicon again."""
+        self._check()
+
+    def check_new_rows(self) -> None:
+        """Run all checks, and also those of the new rows of the model that was made from the lexicon (`row_gate`).
+
+        Raises `InputError` if no run has made a model from it.
+        """
+        folder = None if self.align_run is None else model_made_from(self.align_run)
+        if folder is None:
+            raise InputError("No model was made from this lexicon yet; click “Make the model” on the tab Model first.")
+        self._check(folder)
+
+    def _check(self, folder: Path | None = None) -> None:
+        """Run all checks; those of new rows on the model in `folder`."""
         self._show_status("Loading both tokenizers …")
         self._allow_again(False)
 
@@ -131,7 +154,8 @@ class DiagnosisPanel(Panel):
             if self._found is not None:
                 return self._found
             source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))
-            return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=report)
+            moved, documents = (None, ()) if folder is None else self._moved(folder)
+            return diagnose(self.lexicon, source, target, self._vectors, self._model, moved, documents, report)
 
         def show(found: Diagnosis) -> None:
             self.clear_error()
@@ -145,9 +169,18 @@ class DiagnosisPanel(Panel):
 
         self.newest(work, show, failed)
 
+    def _moved(self, folder: Path) -> tuple[Any, list[Document]]:
+        """Load a model, and the held-out part of the text of the alignment."""
+        from tokalign_lab.model.load import load_model  # imports torch, which takes a second
+
+        assert self.align_run is not None
+        text = TextSettings.from_dict(text_of(self.align_run.info()["settings"]))
+        _, held_out = read_parts(text, ("held_out",))
+        return load_model(str(folder), device="cpu", dtype="auto"), held_out
+
     def _allow_again(self, allowed: bool) -> None:
-        if self._again is not None:
-            self._again.disabled = not allowed
+        for press in self._again:
+            press.disabled = not allowed
 
     def show_tokens(self, name: str) -> None:
         """Select the tokens of a finding, and filter the inspector by them."""
@@ -168,7 +201,13 @@ class DiagnosisPanel(Panel):
             "critical": counts["poor"], "warnings": counts["warn"], "passed": counts["ok"], "concerned": len(concerned)
         }  # fmt: skip
         recipe = f"recipe {self.lexicon.provenance['recipe']}"
-        self.headline(self._title, verdict_html(diagnosis), [(key, f"{n:,}") for key, n in numbers.items()], recipe)
+        verdict = verdict_html(diagnosis)
+        rows = [found.severity for found in diagnosis.findings if found.name in NEW_ROWS]
+        if rows:
+            verdict += (
+                " The model's new rows passed all checks." if set(rows) == {"ok"} else " See the model's new rows."
+            )
+        self.headline(self._title, verdict, [(key, f"{n:,}") for key, n in numbers.items()], recipe)
         former, self._rows = self._rows, [self._row(found) for found in diagnosis.findings]
         self._show_rows()
         self._list.children = [row for _, row, _ in self._rows]

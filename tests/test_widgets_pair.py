@@ -281,7 +281,8 @@ class TestPlayground:
         picker.playground._others[0].value = "<b>"
         assert picker.playground.cuts.html.count("bytes per token") == 3
         most = len(load("<b>").spans(state.sentence))
-        assert f"From 4 to {most} tokens, {100 * (most / 4 - 1):.0f}\u00a0% more." in picker.playground.cuts.html
+        above = f"{100 * (most / 4 - 1):.0f}\u00a0% above the lowest."
+        assert f"The counts are 4 to {most} tokens; the highest is {above}" in picker.playground.cuts.html
         assert picker._numbers["text_change"] == "4 → 5"  # only of the pair
         assert PairPicker(state=state).playground.others == ["<b>"]
         picker.playground._others[0].value = "org/never-heard-of"

@@ -202,11 +202,9 @@ class DiagnosisPanel(Panel):
         }  # fmt: skip
         recipe = f"recipe {self.lexicon.provenance['recipe']}"
         verdict = verdict_html(diagnosis)
-        rows = [found.severity for found in diagnosis.findings if found.name in NEW_ROWS]
+        rows = {found.severity for found in diagnosis.findings if found.name in NEW_ROWS}
         if rows:
-            verdict += (
-                " The model's new rows passed all checks." if set(rows) == {"ok"} else " See the model's new rows."
-            )
+            verdict += " The model's new rows passed all checks." if rows == {"ok"} else " See the model's new rows."
         self.headline(self._title, verdict, [(key, f"{n:,}") for key, n in numbers.items()], recipe)
         former, self._rows = self._rows, [self._row(found) for found in diagnosis.findings]
         self._show_rows()

@@ -108,7 +108,8 @@ def _spread(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     if low == high:
         return f"Each needs {low} token{'s' * (low != 1)}."
-    return f"From {low} to {high} tokens, {100 * (high / max(low, 1) - 1):.0f}\u00a0% more."
+    more = 100 * (high / max(low, 1) - 1)
+    return f"The counts are {low} to {high} tokens; the highest is {more:.0f}\u00a0% above the lowest."
 
 
 def _aloud(vocabularies: Sequence[Vocabulary], block: Block) -> str:

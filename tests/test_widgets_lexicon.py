@@ -34,6 +34,7 @@ from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.finding import NEW_ROWS
 from tokalign_lab.model.load import load_model
 from tokalign_lab.runs import kinds
+from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.worker import RunContext
 from tokalign_lab.widgets import ComparePanel, DiagnosisPanel, LabState, LexiconPanel
@@ -41,6 +42,7 @@ from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, inline
 from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
 from tokalign_lab.widgets.compare import scores as comparing
+from tokalign_lab.widgets.lab_panels import LabPanels
 from tokalign_lab.widgets.lexicon import scores as scoring
 from tokalign_lab.widgets.lexicon.rows import PRESETS, ranges_of
 from tokalign_lab.widgets.lexicon.scores import differences
@@ -372,6 +374,14 @@ def test_the_diagnosis_checks_the_new_rows_of_the_model_made_from_the_lexicon(al
     assert panel._error.value == ""
     assert set(NEW_ROWS) <= set(panel.findings["name"])
     assert "The model's new rows passed all checks." in panel._head.value
+
+    progress = LabPanels(Chain(align_run.path.parent, panel.lab_state), panel.lab_state).rearranging(made)
+    source, target = (load_vocabulary(align_run.info()["settings"][side]) for side in ("source", "target"))
+    assert f"{source.size} → {target.size}" in progress._head.value
+    assert "nats per token" not in progress._head.value, "it is not calibrated"
+    (made.path / "model" / "tokalign.json").write_text('{"lexicon": []}')
+    progress.refresh()
+    assert "tl-cards" not in progress._head.value
 
     bad = spelled_token(panel.lexicon)
     model = load_model(str(made.path / "model"), device="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
-from tokalign_lab.runs.results import lost_result
+from tokalign_lab.runs.results import lost_result, made_model_of
 
 from .common.job import JobPanel
+from .common.numbers import Number
 from .common.state import LabState
 from .compare.panel import ComparePanel
 from .lexicon.diagnosis import DiagnosisPanel
@@ -90,7 +92,7 @@ class LabPanels:
             result = "the new model is not included"
         elif lost_result(run):
             result = "the new model was deleted"
-        return JobPanel(run, "Rearranging the model", result, self.lab_state)
+        return JobPanel(run, "Rearranging the model", result, self.lab_state, made=model_made)
 
     def training(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the source model as a reference."""
@@ -108,6 +110,21 @@ class LabPanels:
         self.work.align(**asked)
         if settings.get("rearrange"):
             self.work.rearrange()
+
+
+def model_made(run: RunFolder) -> tuple[str, list[Number]] | None:
+    """Return the verdict on a rearrange run's model, as HTML, and its key numbers; None if there is no model."""
+    model = made_model_of(run)
+    if model is None:
+        return None
+    before, after = model.vocabulary
+    numbers = [("vocabulary", f"{before:,} → {after:,}"), ("disk", f"{model.size / 1e9:.2f} GB")]
+    words = "The model has the new vocabulary, but is worse than the source model: tune it on the tab Recovery."
+    if model.nats is not None:
+        numbers.insert(1, ("calibrated", f"{model.nats[0]:.2f} → {model.nats[1]:.2f}"))
+    if model.lost:
+        words += f" <b>Not kept:</b> {escape(' '.join(model.lost))}"
+    return words, [*numbers, ("lost", str(len(model.lost)))]
 
 
 def _same_pair(other: RunFolder, run: RunFolder) -> bool:

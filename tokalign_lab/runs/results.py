@@ -7,6 +7,7 @@ are compared by the lexicons at the start of these chains.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,40 @@ def diagnosis_of(run: RunFolder) -> Diagnosis | None:
         stored = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
         return Diagnosis([Finding(**finding) for finding in stored["findings"]])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True)
+class MadeModel:
+    """What a rearrange run's model records about itself.
+
+    Attributes
+    ----------
+    vocabulary : number of tokens of the source and of the target
+    nats : loss before and after calibration on the text that it read, nats per token; None without calibration
+    lost : what the model does not keep of the source model, one sentence each
+    size : bytes of its weights
+    """
+
+    vocabulary: tuple[int, int]
+    nats: tuple[float, float] | None
+    lost: tuple[str, ...]
+    size: int
+
+
+def made_model_of(run: RunFolder) -> MadeModel | None:
+    """Return the description of a rearrange run's model; None if it does not exist, or its record is damaged."""
+    folder = run.path / "model"
+    try:
+        record = json.loads((folder / "tokalign.json").read_text(encoding="utf-8"))
+        fitted = record.get("calibration")
+        return MadeModel(
+            (int(record["lexicon"]["source"]["size"]), int(record["tokenizer"]["size"])),
+            None if fitted is None else (float(fitted["nats_before"]), float(fitted["nats_after"])),
+            tuple(str(sentence) for sentence in record["lost"]),
+            sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        )
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tokalign_lab.runs.folder import ENDED, RESUMABLE, RunFolder
 from tokalign_lab.runs.folding import RunView
 from tokalign_lab.runs.following import RunFeed
 
+from .numbers import Number
 from .panel import Panel, mark_of
 from .part import Bar, Box, bar, html, shown, state_html
 from .state import LabState
@@ -26,6 +27,7 @@ class JobPanel(Panel):
     run : the run, or its folder
     title : heading of the panel
     result : text to show once the run has finished
+    made : returns the verdict, as HTML, and the key numbers once the run has finished; None for none
     doing : returns the text for the current activity from the events; by default the last message
     """
 
@@ -36,11 +38,12 @@ class JobPanel(Panel):
         result: str = "",
         state: LabState | None = None,
         doing: Callable[[RunView], str] = attrgetter("message"),
+        made: Callable[[RunFolder], tuple[str, Sequence[Number]] | None] = lambda _run: None,
     ) -> None:
         super().__init__(title, "tl-job", state)
         self._progress = RunFeed(run)
         self.run = self._progress.run
-        self._title, self._result, self._doing = title, result, doing
+        self._title, self._result, self._doing, self._made = title, result, doing, made
         self._line = html()
         tooltip = "Share of the work that is done"
         self._bar = self.control(w.FloatProgress, "", tooltip=tooltip, min=0.0, max=1.0, layout=w.Layout(width="100%"))
@@ -68,6 +71,8 @@ class JobPanel(Panel):
         self._progress.poll()
         ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
+        if state == "finished":
+            self.headline(self._title, *(self._made(self.run) or ("",)))
         messages = {
             "finished": " · ".join(filter(None, (self._result, view.note))),
             "failed": info["error"],

@@ -147,6 +147,13 @@ MEANINGS = {
     "running": Meaning("running or waiting", "Runs that have not ended"),
     "finished": Meaning("finished", "Runs that completed their work"),
     "failed": Meaning("failed, lost or damaged", "Runs whose log shows the error", LOWER, "0"),
+    "calibrated": Meaning(
+        "nats per token, by calibration", "Loss on the text of the calibration, before and after it", LOWER,
+        "4.09 → 3.54 for sp32k",
+    ),
+    "disk": Meaning("of weights", "Size of the model's weights on disk", LOWER, "0.29 GB for SmolLM2-135M with sp32k"),
+    "lost": Meaning("parts not kept", "Parts of the source model that the new model lacks, such as code in its folder",
+        LOWER, "0"),
     "on_disk": Meaning("runs", "Runs in this folder"),
     "saved": Meaning(
         "tokens saved", "How many fewer tokens the text has with the target tokenizer", HIGHER,

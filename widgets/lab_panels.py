@@ -119,7 +119,7 @@ def model_made(run: RunFolder) -> tuple[str, list[Number]] | None:
         return None
     before, after = model.vocabulary
     numbers = [("vocabulary", f"{before:,} → {after:,}"), ("disk", f"{model.size / 1e9:.2f} GB")]
-    words = "The model has the new vocabulary, but is worse than the source model: tune it on the tab Recovery."
+    words = "The model has the new vocabulary. Its new rows are estimates: tune it on the tab Recovery."
     if model.nats is not None:
         numbers.insert(1, ("calibrated", f"{model.nats[0]:.2f} → {model.nats[1]:.2f}"))
     if model.lost:

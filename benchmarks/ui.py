@@ -1,4 +1,4 @@
-"""Time and memory of the panels at full size: 262,144 target and 49,152 source tokens; the maps draw those in the text.
+"""Time and memory of the panels at full size: 262,144 target and 49,152 source tokens.
 
     python benchmarks/ui.py --out benchmarks/results/ui.jsonl
 
@@ -7,6 +7,9 @@
 - Page: the same panels in JupyterLab in Chromium, drawn in software (no GPU). It measures the time from Run to a table
   with rows, the time of a box around half of the source points until their partners are highlighted, the heap of the
   page, and its growth over 1,000 updates.
+
+The maps draw the tokens of the text, which have vectors. In the page they are also measured with a point for every
+token: the other tokens have random vectors.
 
 Takes about six minutes on two cores; run it alone on the machine.
 """
@@ -55,10 +58,30 @@ def make(folder: str) -> dict[str, Any]:
     state = run.wait()
     if state != "finished":
         raise SystemExit(f"aligning was {state}: {run.info()['error']}")
+    _fill_vectors(run.path / "alignment", Path(folder) / "all")
     (Path(folder) / "lab.json").write_text(
         json.dumps({"source": SOURCE, "target": TARGET, "work": {"align": run.name}}), encoding="utf-8"
     )
     return {}
+
+
+def _fill_vectors(stored: Path, out: Path) -> None:
+    """Save an alignment again, with random vectors for the tokens that have none."""
+    from tokalign_lab.alignment.recipes import Alignment
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
+    alignment = Alignment.load(stored)
+    rng = np.random.default_rng(0)
+    filled = []
+    for side, some in (("source", alignment.source_vectors), ("target", alignment.target_vectors)):
+        assert some is not None
+        size = alignment.lexicon.provenance[side]["size"]
+        rows, counts = np.zeros((size, some.dimensions), np.float32), np.zeros(size, np.int64)
+        rng.standard_normal(out=rows, dtype=np.float32)
+        rows *= some.rows.std()
+        rows[some.ids], counts[some.ids] = some.rows, some.counts
+        filled.append(TokenVectors(np.arange(size), rows, counts, some.vocabulary_fingerprint, some.provenance))
+    Alignment(alignment.lexicon, *filled).save(out)
 
 
 class Sent:
@@ -235,6 +258,12 @@ def _notebook(path: Path, folder: str) -> None:
         "maps = lab.maps()\nmaps",
         "ids = maps._map.vectors['target'].ids\n"
         f"for i in range({UPDATES}):\n    lab.lab_state.select('target', [int(ids[i % len(ids)])])\nprint('updated')",
+        "from tokalign_lab.alignment.recipes import Alignment\n"
+        "from tokalign_lab.widgets import MapPanel\n"
+        f"full = Alignment.load({str(Path(folder) / 'all')!r})\n"
+        "view = maps.view\n"
+        "maps.close()",
+        "maps = MapPanel(full.lexicon, full.source_vectors, full.target_vectors, view=view)\nmaps",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -261,12 +290,36 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
     run_cell(2)
     lab.maps("isPointsDrawn")  # returns when both maps are drawn
     rows["maps: from Run to both drawn, s"] = time.perf_counter() - started
-    points = lab.maps("points")["source"]
     lab.page.wait_for_timeout(3000)
     rows["heap of the page, MB"] = heap()
-    xy = np.array(points)[:, :2]
+    rows["box around half of the source points, to the partners highlighted, s"] = _box(lab, 0.5)
+    for when in ("first", "next"):  # the first updates fill caches, which is no growth
+        before = heap()
+        run_cell(3)
+        lab.page.wait_for_timeout(1000)
+        lab.wait_for_kernel(timeout=600_000)
+        lab.page.wait_for_timeout(5000)
+        rows[f"growth of the page's heap over the {when} {UPDATES:,} updates, MB"] = heap() - before
+    run_cell(4)
+    lab.page.wait_for_timeout(1000)
+    lab.wait_for_kernel(timeout=600_000)
+    lab.page.wait_for_timeout(READ_MS)
+    started = time.perf_counter()
+    run_cell(5)
+    lab.maps("isPointsDrawn")
+    rows["maps with all points: from Run to both drawn, s"] = time.perf_counter() - started
+    source, target = (len(lab.maps("points")[space]) for space in ("source", "target"))
+    rows["maps with all points: points"] = source + target
+    lab.page.wait_for_timeout(3000)
+    rows["maps with all points: box of 20,000, to the partners highlighted, s"] = _box(lab, 20_000 / source)
+    rows["maps with all points: heap of the page, MB"] = heap()
+
+
+def _box(lab: Any, share: float) -> float:
+    """Draw a box around a share of the source points; return the seconds until their partners are highlighted."""
+    xy = np.array(lab.maps("points")["source"])[:, :2]
     centre = np.median(xy, axis=0)
-    reach = np.median(np.abs(xy - centre).max(axis=1))
+    reach = np.quantile(np.abs(xy - centre).max(axis=1), share)
     canvas = lab.panel("tl-maps").locator(".tl-map-source canvas").first
     canvas.scroll_into_view_if_needed()
     box, mouse = canvas.bounding_box(), lab.page.mouse
@@ -281,14 +334,7 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
     mouse.up()
     lab.wait_for_selected("n > 1000")
     lab.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    rows["box around half of the source points, to the partners highlighted, s"] = time.perf_counter() - started
-    for when in ("first", "next"):  # the first updates fill caches, which is no growth
-        before = heap()
-        run_cell(3)
-        lab.page.wait_for_timeout(1000)
-        lab.wait_for_kernel(timeout=600_000)
-        lab.page.wait_for_timeout(5000)
-        rows[f"growth of the page's heap over the {when} {UPDATES:,} updates, MB"] = heap() - before
+    return time.perf_counter() - started
 
 
 def main() -> None:

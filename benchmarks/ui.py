@@ -271,6 +271,8 @@ def _notebook(path: Path, folder: str) -> None:
 
 
 def _drive(lab: Any, rows: dict[str, float]) -> None:
+    from ui.lab_page import MAPS
+
     def run_cell(index: int) -> None:
         lab.page.evaluate("(i) => { jupyterapp.shell.currentWidget.content.activeCellIndex = i; }", index)
         lab.command("notebook:run-cell")
@@ -300,12 +302,15 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
         lab.wait_for_kernel(timeout=600_000)
         lab.page.wait_for_timeout(5000)
         rows[f"growth of the page's heap over the {when} {UPDATES:,} updates, MB"] = heap() - before
+    drawn = len(lab.maps("points")["source"])
     run_cell(4)
     lab.page.wait_for_timeout(1000)
     lab.wait_for_kernel(timeout=600_000)
     lab.page.wait_for_timeout(READ_MS)
     started = time.perf_counter()
     run_cell(5)
+    more = f"(n) => {{ try {{ return {MAPS}('points').source.length > n; }} catch {{ return false; }} }}"
+    lab.page.wait_for_function(more, arg=drawn, timeout=120_000)  # until then, the closed maps are in the page
     lab.maps("isPointsDrawn")
     rows["maps with all points: from Run to both drawn, s"] = time.perf_counter() - started
     source, target = (len(lab.maps("points")[space]) for space in ("source", "target"))

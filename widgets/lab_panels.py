@@ -14,7 +14,7 @@ from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
-from tokalign_lab.runs.results import lost_result, made_model_of
+from tokalign_lab.runs.results import lost_result, model_record_of
 
 from .common.job import JobPanel
 from .common.numbers import Number
@@ -92,7 +92,7 @@ class LabPanels:
             result = "the new model is not included"
         elif lost_result(run):
             result = "the new model was deleted"
-        return JobPanel(run, "Rearranging the model", result, self.lab_state, made=model_made)
+        return JobPanel(run, "Rearranging the model", result, self.lab_state, made=model_verdict)
 
     def training(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the source model as a reference."""
@@ -112,9 +112,9 @@ class LabPanels:
             self.work.rearrange()
 
 
-def model_made(run: RunFolder) -> tuple[str, list[Number]] | None:
+def model_verdict(run: RunFolder) -> tuple[str, list[Number]] | None:
     """Return the verdict on a rearrange run's model, as HTML, and its key numbers; None if there is no model."""
-    model = made_model_of(run)
+    model = model_record_of(run)
     if model is None:
         return None
     before, after = model.vocabulary

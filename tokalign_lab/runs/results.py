@@ -70,7 +70,7 @@ def align_run_of(run: RunFolder) -> RunFolder | None:
     return first if first is not None and first.exists else None
 
 
-def model_made_from(run: RunFolder) -> Path | None:
+def model_of_lexicon(run: RunFolder) -> Path | None:
     """Return the newest model that a rearrange run in the same folder made from an align run's lexicon; None if none.
 
     Models of edited lexicons are excluded.
@@ -92,7 +92,7 @@ def diagnosis_of(run: RunFolder) -> Diagnosis | None:
 
 
 @dataclass(frozen=True)
-class MadeModel:
+class ModelRecord:
     """What a rearrange run's model records about itself.
 
     Attributes
@@ -109,19 +109,19 @@ class MadeModel:
     size: int
 
 
-def made_model_of(run: RunFolder) -> MadeModel | None:
+def model_record_of(run: RunFolder) -> ModelRecord | None:
     """Return the description of a rearrange run's model; None if it does not exist, or its record is damaged."""
     folder = run.path / "model"
     try:
         record = json.loads((folder / "tokalign.json").read_text(encoding="utf-8"))
         fitted = record.get("calibration")
-        return MadeModel(
+        return ModelRecord(
             (int(record["lexicon"]["source"]["size"]), int(record["tokenizer"]["size"])),
             None if fitted is None else (float(fitted["nats_before"]), float(fitted["nats_after"])),
             tuple(str(sentence) for sentence in record["lost"]),
             sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         )
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
 
 

@@ -22,7 +22,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
 from tokalign_lab.evaluation.finding import MOST_IDS, NEW_ROWS, Finding, several
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.results import diagnosis_of, model_made_from
+from tokalign_lab.runs.results import diagnosis_of, model_of_lexicon
 from tokalign_lab.settings.kinds import TextSettings, text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -136,7 +136,7 @@ class DiagnosisPanel(Panel):
 
         Raises `InputError` if no run has made a model from it.
         """
-        folder = None if self.align_run is None else model_made_from(self.align_run)
+        folder = None if self.align_run is None else model_of_lexicon(self.align_run)
         if folder is None:
             raise InputError("No model was made from this lexicon yet; click “Make the model” on the tab Model first.")
         self._check(folder)

@@ -254,7 +254,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_of(parts: Iterable[bytes]) -> str:
+def hash_of(parts: Iterable[bytes | memoryview]) -> str:
     """SHA-256 over length-prefixed parts, as lower-case hex; (b"a", b"bc") and (b"ab", b"c") differ."""
     digest = hashlib.sha256()
     for part in parts:

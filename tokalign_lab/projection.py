@@ -41,6 +41,7 @@ PLACED_BY = 5  # number of nearest fitted tokens that position a token that was 
 ONE_SPACE = ("anchored", "relative", "hidden-states")
 _NEIGHBOUR_SHARE = 0.4  # of UMAP's time, before its first epoch, on the default sample
 SHIPPED = Path(__file__).parent / "data" / "gallery" / "layouts"
+_BLOCK = 8_192  # rows
 _FILE = "layout.npz"
 _SHIPPED_BITS = 13  # of a shipped coordinate: a twentieth of a pixel on a map of 800 pixels
 VERSION = 1  # part of the cache key: raise it when the result for the same input changes
@@ -90,12 +91,13 @@ def project(
         space.check_stored()
 
     def lay_out(temporary: Path) -> None:
-        groups = [np.concatenate([space.rows for space in spaces])] if shared else [space.rows for space in spaces]
+        parts = [space.rows for space in spaces]
+        groups = [parts] if shared else [[rows] for rows in parts]
         xy, fitted = [], []
-        for done, rows in enumerate(groups):
+        for done, group in enumerate(groups):
             share = part(progress, done / len(groups), (done + 1) / len(groups))
-            share(0.0, f"{method.upper()} of {len(rows):,} tokens")
-            places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
+            share(0.0, f"{method.upper()} of {sum(map(len, group)):,} tokens")
+            places, was_fitted = _layout(group, method, fit_on, seed, share)
             xy.append(places)
             fitted.append(was_fitted)
         _write(temporary / _FILE, xy, fitted, _parameters(method, shared, fit_on, seed))
@@ -139,9 +141,9 @@ def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:
 def cache_path(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int, seed: int) -> Path:
     """Return the cache folder of the layout of these vectors with these parameters."""
     parameters = json.dumps(_parameters(method, shared, fit_on, seed), sort_keys=True)
-    parts = [parameters.encode()]
+    parts: list[bytes | memoryview] = [parameters.encode()]
     for space in spaces:
-        parts += [space.ids.tobytes(), np.ascontiguousarray(space.rows).tobytes()]
+        parts += [part.data.cast("B") if part.size else b"" for part in (space.ids, space.rows)]
     return cache_folder() / "projections" / hash_of(parts)
 
 
@@ -187,9 +189,13 @@ def _load(file: Path, spaces: Sequence[TokenVectors], method: str) -> list[Proje
     ]
 
 
-def _layout(rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+def _layout(
+    parts: Sequence[np.ndarray], method: str, fit_on: int, seed: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
     if method == "pca":
-        return _principal(rows), np.ones(len(rows), dtype=bool)
+        places = _principal(parts)
+        return places, np.ones(len(places), dtype=bool)
+    rows = unit_rows(np.concatenate(parts))
     fitted = np.zeros(len(rows), dtype=bool)
     sample = np.random.default_rng(seed).permutation(len(rows))[: max(fit_on, 3)]
     fitted[sample] = True
@@ -200,13 +206,23 @@ def _layout(rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Pro
     return places, fitted
 
 
-def _principal(rows: np.ndarray) -> np.ndarray:
-    """Return the scores of the first two principal components, float32 (n, 2), with fixed signs."""
-    centred = rows - rows.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)
+def _principal(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the scores of the first two principal components of unit rows, float32 (n, 2), with fixed signs.
+
+    The rows are read in blocks, because a copy of a large vocabulary's rows takes seconds.
+    """
+    blocks = [part[start : start + _BLOCK] for part in parts for start in range(0, len(part), _BLOCK)]
+    n, width = sum(map(len, parts)), parts[0].shape[1]
+    total, products = np.zeros(width), np.zeros((width, width))
+    for rows in map(unit_rows, blocks):
+        total += rows.sum(axis=0, dtype=np.float64)
+        products += rows.T @ rows
+    mean = total / n
+    _, directions = np.linalg.eigh(products - n * np.outer(mean, mean))
     chosen = directions[:, ::-1][:, :2]
-    signs = np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(2)])
-    return cast(np.ndarray, (centred @ (chosen * signs)).astype(np.float32))
+    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(2)])
+    scores = [rows @ chosen.astype(np.float32) for rows in map(unit_rows, blocks)]
+    return cast(np.ndarray, (np.concatenate(scores) - mean @ chosen).astype(np.float32))
 
 
 class _Epochs(io.StringIO):

@@ -32,6 +32,15 @@ def behind(raw: Raw) -> dict[str, dict[str, float]]:
     return {slice: {name: end(by[name], slice) / best[slice] - 1 for name in targets} for slice in SLICES}
 
 
+def six_tasks(raw: Raw) -> tuple[float, float, float]:
+    """Return the average accuracy of source and tuned model, and half of the source's 95 % confidence interval."""
+    source, tuned = (
+        [row for row in raw.table("Six tasks") if row["model"] == name] for name in ("source", "converted and tuned")
+    )
+    half = 1.96 * sum(row["acc_stderr"] ** 2 for row in source) ** 0.5 / len(source)
+    return mean([row["acc"] for row in source]), mean([row["acc"] for row in tuned]), half
+
+
 def budget(raw: Raw) -> str:
     """Return the tokens read, as a share of the papers' tokens scaled to this model."""
     return raw.noted(r"at most [\d,]+, ([\d.]+)% of the papers") + " %"

@@ -241,17 +241,14 @@ def slowest_action(raw: Raw) -> float:
 def ui(raw: Raw) -> Page:
     kernel = raw.by("In the kernel", "what")
     page = {name: row["value"] for name, row in raw.by("In the page", "what").items()}
-    box = page["box around half of the source points, to the partners highlighted, s"]
-    maps, slowest = in_page(raw, "maps:"), slowest_action(raw)
+    slowest = slowest_action(raw)
     every = [in_page(raw, f"maps with all points: {what}") for what in ("from Run", "box of 20,000")]
     points = in_page(raw, "maps with all points: points")
     usual = [
         ("lexicon: first rows after Run, s", page["lexicon: from Run to a table with rows, s"], "3"),
-        ("maps: both drawn after Run, s", maps, "3"),
         ("slowest search, filter or sort, ms", slowest, "150"),
         ("longest callback, ms", max(row["worst ms"] for row in raw.table("In callbacks")), "50"),
         ("largest message, kB", max(row["largest kB"] for row in kernel.values()), "1,000"),
-        ("box around half of the source points, s", box, "0.5"),
         (f"maps of all {points:,.0f} tokens: both drawn after Run, s", every[0], "3"),
         (f"maps of all {points:,.0f} tokens: box of 20,000 points, s", every[1], "0.5"),
     ]

@@ -156,4 +156,5 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scale each row to length 1, float32 (n, d); a zero row stays zero."""
     rows = np.asarray(rows, dtype=np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+    unit = np.empty_like(rows)  # divided in float64 without a float64 copy of all rows, which takes seconds
+    return np.divide(rows, np.where(lengths > 0, lengths, 1.0)[:, None], out=unit, casting="same_kind")

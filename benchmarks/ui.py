@@ -77,9 +77,8 @@ def _fill_vectors(stored: Path, out: Path) -> None:
     for side, some in (("source", alignment.source_vectors), ("target", alignment.target_vectors)):
         assert some is not None
         size = alignment.lexicon.provenance[side]["size"]
-        rows, counts = np.zeros((size, some.dimensions), np.float32), np.zeros(size, np.int64)
-        rng.standard_normal(out=rows, dtype=np.float32)
-        rows *= some.rows.std()
+        rows = rng.standard_normal((size, some.dimensions), dtype=np.float32) * some.rows.std()
+        counts = np.zeros(size, np.int64)
         rows[some.ids], counts[some.ids] = some.rows, some.counts
         filled.append(TokenVectors(np.arange(size), rows, counts, some.vocabulary_fingerprint, some.provenance))
     Alignment(alignment.lexicon, *filled).save(out)

@@ -255,7 +255,10 @@ def sha256_of(path: Path) -> str:
 
 
 def hash_of(parts: Iterable[bytes | memoryview]) -> str:
-    """SHA-256 over length-prefixed parts, as lower-case hex; (b"a", b"bc") and (b"ab", b"c") differ."""
+    """SHA-256 over length-prefixed parts, as lower-case hex; (b"a", b"bc") and (b"ab", b"c") differ.
+
+    A memoryview must have items of one byte.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

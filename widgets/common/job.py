@@ -27,8 +27,8 @@ class JobPanel(Panel):
     run : the run, or its folder
     title : heading of the panel
     result : text to show once the run has finished
-    made : returns the verdict, as HTML, and the key numbers once the run has finished; None for none
     doing : returns the text for the current activity from the events; by default the last message
+    made : returns the verdict on a finished run, as HTML, and its key numbers; None to show neither
     """
 
     def __init__(

@@ -49,9 +49,10 @@ from tokalign_lab.files import write_json
 from tokalign_lab.model.card import card_text
 from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.load import load_model
-from tokalign_lab.model.save import read_record, source_name
+from tokalign_lab.model.save import source_name
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.tokenizer_checks import carried_over
+from tokalign_lab.provenance import read_record
 from tokalign_lab.runs import control, results, trash
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.listing import RunRow

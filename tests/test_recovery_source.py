@@ -21,7 +21,8 @@ from tokalign_lab.cross_tokenizer.layers import layer, states_after
 from tokalign_lab.cross_tokenizer.source import Retokenizer, SourceTeacher
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
-from tokalign_lab.model.save import load_source, read_record, source_name
+from tokalign_lab.model.save import load_source, source_name
+from tokalign_lab.provenance import read_record
 from tokalign_lab.vocabulary import Vocabulary
 
 DOCUMENTS = ["The café — naïve?\n\tok", " leading", "你好,世界。", "x", "鿃 end"]

@@ -28,8 +28,9 @@ from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
-from tokalign_lab.model.save import read_record, save_model
+from tokalign_lab.model.save import save_model
 from tokalign_lab.progress import Progress, part, silent
+from tokalign_lab.provenance import read_record
 from tokalign_lab.report import write_report
 from tokalign_lab.runs.control import check_finished, start
 from tokalign_lab.runs.folder import RunFolder

@@ -1,9 +1,12 @@
-"""Time and package versions, for the provenance of every artefact."""
+"""Provenance of artefacts: time, package versions, and the record in a model's folder."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 PACKAGES = ("tokalign-lab", "torch", "transformers", "tokenizers", "numpy")
 
@@ -22,3 +25,17 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what `tokalign.json` in a model's folder records; empty if there is none or it is damaged.
+
+    Its `model` is a string, `lost` a list, `lexicon`, `calibration`, `training` and `scores` objects; else left out.
+    """
+    try:
+        record = json.loads((folder / "tokalign.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    types = {"model": str, "lost": list} | dict.fromkeys(("lexicon", "calibration", "training", "scores"), dict)
+    found = record if isinstance(record, dict) else {}
+    return {name: value for name, value in found.items() if isinstance(value, types.get(name, object))}

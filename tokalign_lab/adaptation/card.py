@@ -10,7 +10,7 @@ from tokalign_lab.adaptation.guard import Guard
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.documents import Document, n_bytes, text_hash
 from tokalign_lab.model.load import files_of
-from tokalign_lab.model.save import read_record
+from tokalign_lab.provenance import read_record
 
 
 def card_of(

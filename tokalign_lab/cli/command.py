@@ -224,26 +224,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _of_run(path: Path, run: dict[str, Any], classes: Sequence[type[Settings]], known: Set[str]) -> dict[str, Any]:
     """Return a run's settings; if the command is of another kind, only those that determine its text."""
-    from tokalign_lab import catalog
     from tokalign_lab.runs.kinds import kind_of
+    from tokalign_lab.runs.schema import placed_settings
 
     of_run = kind_of(run["kind"]).settings
     names = {name for one in classes if issubclass(of_run, one) for name in one.names()}
     names |= known & set(MeasuredTextSettings.names())
-    paths = {one.name for one in of_run.options() if one.path}
-    made_in = run.get("cwd")
-    start = path.parent / (made_in if isinstance(made_in, str) else ".")
-
-    def placed(value: Any) -> Any:
-        """Resolve a path that is relative to the folder in which the run was created."""
-        if isinstance(value, list):
-            return [placed(one) for one in value]
-        if not isinstance(value, str) or not value or catalog.is_known(value):
-            return value
-        there = Path(os.path.normpath(start / value))
-        return str(there) if there.exists() else value
-
-    return {k: placed(v) if k in paths else v for k, v in run["settings"].items() if k in names}
+    return {name: value for name, value in placed_settings(run, path.parent).items() if name in names}
 
 
 def _words(value: Any) -> Any:

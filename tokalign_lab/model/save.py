@@ -7,7 +7,6 @@ loaded again and gave the right ids and logits.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from tokalign_lab.model.save_config import add_older_names
 from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
 from tokalign_lab.model.sentencepiece_model import write_sentencepiece_model
 from tokalign_lab.model.special_tokens import CONVERSATIONS, lost_with, rendered
-from tokalign_lab.provenance import installed_versions
+from tokalign_lab.provenance import installed_versions, read_record
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -111,20 +110,6 @@ def check_loads_alike(model: PreTrainedModel, vocabulary: Vocabulary, folder: Pa
 def is_saved_model(folder: Path) -> bool:
     """Whether `save_model` or `stream.rearrange_files` wrote a folder, and nothing was added to it."""
     return holds_only(folder, "tokalign.json", _WRITTEN)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return what `tokalign.json` in a model's folder records; empty if there is none or it is damaged.
-
-    Its `model` is a string, `lost` a list, `lexicon`, `calibration`, `training` and `scores` objects; else left out.
-    """
-    try:
-        record = json.loads((folder / "tokalign.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    types = {"model": str, "lost": list} | dict.fromkeys(("lexicon", "calibration", "training", "scores"), dict)
-    found = record if isinstance(record, dict) else {}
-    return {name: value for name, value in found.items() if isinstance(value, types.get(name, object))}
 
 
 def source_name(moved: str) -> str:

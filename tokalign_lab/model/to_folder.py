@@ -22,13 +22,14 @@ from tokalign_lab.model.load import files_of, load_dequantized, load_model
 from tokalign_lab.model.quantised import config_of, method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
-from tokalign_lab.model.save import is_saved_model, read_record, save_model
+from tokalign_lab.model.save import is_saved_model, save_model
 from tokalign_lab.model.shards import Shards, check_further_heads
 from tokalign_lab.model.sizes import IN_MEMORY, bytes_of_files
 from tokalign_lab.model.special_ids import lost_ids
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part, silent
+from tokalign_lab.provenance import read_record
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

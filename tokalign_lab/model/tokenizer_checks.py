@@ -18,8 +18,8 @@ import numpy as np
 
 from tokalign_lab.evaluation.finding import Finding, percent, several
 from tokalign_lab.model.folder_case import FolderCase
-from tokalign_lab.model.save import read_record
 from tokalign_lab.model.special_tokens import rendered
+from tokalign_lab.provenance import read_record
 from tokalign_lab.spelling import NEVER_IN_UTF8, text_of
 from tokalign_lab.vocabulary import Vocabulary
 

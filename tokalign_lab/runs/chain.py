@@ -127,7 +127,7 @@ class Chain:
         """
         if tuned.recorded:
             return run_of_the_source(tuned, "measure")
-        chosen = tuned.info()["settings"]
+        chosen = tuned.settings()
         same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
         source = self._aligned().info()["settings"]["source"]
         settings = {"model": source, **{name: chosen.get(name) for name in same}}
@@ -140,7 +140,7 @@ class Chain:
         return run
 
     def _text(self) -> dict[str, Any]:
-        settings = self._aligned().info()["settings"]
+        settings = self._aligned().settings()
         return {name: settings.get(name) for name in _OF_THE_TEXT}
 
     def _show(self, step: str, run: RunFolder) -> RunFolder:

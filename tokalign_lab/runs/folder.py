@@ -34,7 +34,7 @@ from tokalign_lab.progress import Progress, silent
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
 from tokalign_lab.runs.events import Event, EventLog, curve
-from tokalign_lab.runs.schema import DAMAGED, kept_settings, read_info
+from tokalign_lab.runs.schema import DAMAGED, kept_settings, placed_settings, read_info
 
 ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost", DAMAGED})
 RESUMABLE = ENDED - {"finished", DAMAGED}
@@ -174,6 +174,10 @@ class RunFolder:
         """Resolve a path of the run's settings; relative paths start at the run's working folder."""
         made_in = self.info().get("cwd")
         return Path(path) if made_in is None else Path(os.path.normpath(self.path / made_in / path))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings; paths of existing files are resolved from the run's working folder."""
+        return placed_settings(self.info(), self.path)
 
     def check_inputs(self, changes: Mapping[str, Any] | None = None) -> None:
         """Raise `InputError` if a file or folder that the settings name, with `changes`, does not exist any more.

@@ -98,12 +98,12 @@ class Reference:
 
     def __init__(self, given: float | None, first: RunFeed) -> None:
         self.given = given
-        self._text = measured_text(first.info)
+        self._text = measured_text(first.run)
         self.find_for(first)
 
     def find_for(self, feed: RunFeed) -> None:
         """Find the reference of a run: the given one if the text is the same, else a run in the same folder."""
-        given = self.given if measured_text(feed.info) == self._text else None
+        given = self.given if measured_text(feed.run) == self._text else None
         self._found = {} if given is None else {ALL_TEXT: float(given)}
         self._run = run_of_the_source(feed.run, "measure") if given is None else None
         control = run_of_the_source(feed.run, "adapt")
@@ -129,9 +129,9 @@ class Reference:
         return self._run is not None and not self._found and self._run.state not in ENDED
 
 
-def measured_text(info: dict[str, Any]) -> tuple[str, ...]:
+def measured_text(run: RunFolder) -> tuple[str, ...]:
     """Return the settings that identify the held-out text of a run."""
-    return tuple(str(value) for value in text_of(info["settings"], MeasuredTextSettings).values())
+    return tuple(str(value) for value in text_of(run.settings(), MeasuredTextSettings).values())
 
 
 def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
@@ -143,11 +143,11 @@ def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
     before = made_by(run)
     if before is None:
         return None
-    source, text = before.info()["settings"].get("model"), measured_text(run.info())
+    source, text = before.info()["settings"].get("model"), measured_text(run)
     found = []
     for other in list_runs(run.path.resolve().parent):
         info = other.info()
-        if info["kind"] == kind and info["settings"].get("model") == source and measured_text(info) == text:
+        if info["kind"] == kind and info["settings"].get("model") == source and measured_text(other) == text:
             found.append((info["state"], other))
     _, best = min(found, key=lambda one: (one[0] != "finished", one[0] in ENDED), default=(None, None))
     return best

@@ -15,6 +15,7 @@ from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis
 from tokalign_lab.evaluation.finding import Finding
+from tokalign_lab.provenance import read_record
 from tokalign_lab.runs.control import find_run, gallery_root, list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
@@ -112,16 +113,16 @@ class ModelRecord:
 def model_record_of(run: RunFolder) -> ModelRecord | None:
     """Return the description of a rearrange run's model; None if it does not exist, or its record is damaged."""
     folder = run.path / "model"
+    record = read_record(folder)
+    fitted = record.get("calibration")
     try:
-        record = json.loads((folder / "tokalign.json").read_text(encoding="utf-8"))
-        fitted = record.get("calibration")
         return ModelRecord(
             (int(record["lexicon"]["source"]["size"]), int(record["tokenizer"]["size"])),
             None if fitted is None else (float(fitted["nats_before"]), float(fitted["nats_after"])),
             tuple(str(sentence) for sentence in record["lost"]),
             sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         )
-    except (OSError, ArithmeticError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -143,7 +144,7 @@ def last_evaluation(run: RunFolder) -> Event | None:
 
 def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
     """Name the settings that make two runs measure on different text; empty if the text is the same."""
-    one, two = (text_of(run.info()["settings"], MeasuredTextSettings) for run in (a, b))
+    one, two = (text_of(run.settings(), MeasuredTextSettings) for run in (a, b))
     return [name for name in one if one[name] != two[name]]
 
 

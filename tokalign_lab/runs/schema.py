@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.catalog import is_known
 from tokalign_lab.errors import InputError, first_line
 
 STATES = ("queued", "running", "finished", "failed", "cancelled", "paused", "lost")
@@ -36,6 +38,28 @@ def kept_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     usual = AdaptSettings.from_dict({name: settings[name] for name in ("recipe",) if name in settings})
     sizes = ("recipe", "steps", "batch_size", "sequence_length")
     return {**{name: getattr(usual, name) for name in sizes}, **settings}
+
+
+def placed_settings(info: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings in a folder's `run.json` as any process can use them.
+
+    A relative path of an existing file is resolved from the folder in which the run was created.
+    """
+    from tokalign_lab.runs.kinds import kind_of  # imports the engine
+
+    paths = {one.name for one in kind_of(info["kind"]).settings.options() if one.path}
+    made_in = info.get("cwd")
+    start = folder / (made_in if isinstance(made_in, str) else ".")
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(one) for one in value]
+        if not isinstance(value, str) or not value or is_known(value):
+            return value
+        there = Path(os.path.normpath(start / value))
+        return str(there) if there.exists() else value
+
+    return {name: placed(value) if name in paths else value for name, value in info["settings"].items()}
 
 
 def read_info(file: Path) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class DifferenceBox(RunBox):
 
         def work() -> None:
             files = {"left": self._file(a), "right": self._file(b)}
-            asked = text_of(run.info()["settings"]) | files | {"encoder": encoder}
+            asked = text_of(run.settings()) | files | {"encoder": encoder}
             found = find_or_start("compare", asked, self._root)
             if self._pair is pair:
                 self.watch_run(found, "Measuring the difference", "the scores are above", self._read)

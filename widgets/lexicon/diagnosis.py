@@ -174,7 +174,7 @@ class DiagnosisPanel(Panel):
         from tokalign_lab.model.load import load_model  # imports torch, which takes a second
 
         assert self.align_run is not None
-        text = TextSettings.from_dict(text_of(self.align_run.info()["settings"]))
+        text = TextSettings.from_dict(text_of(self.align_run.settings()))
         _, held_out = read_parts(text, ("held_out",))
         return load_model(str(folder), device="cpu", dtype="auto"), held_out
 

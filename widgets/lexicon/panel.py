@@ -130,7 +130,7 @@ class LexiconPanel(Panel):
         more = self.button("Select all found", self.select_found, words)
         self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
-        self.why = WhyBox(view, vectors, None if run is None else text_of(run.info()["settings"]))
+        self.why = WhyBox(view, vectors, None if run is None else text_of(run.settings()))
         self.editor = EditBox(view, self.edits, state, self._on_edit)
         self.scoring = ScoreBox(view, self.edits, run, state, self._found, self._selected)
         self.exporting = ExportBox(view, self._found, runs_root() if run is None else run.path)

@@ -309,7 +309,7 @@ class ScoreBox(RunBox):
     @property
     def _settings(self) -> dict[str, Any]:
         assert self._run is not None
-        return dict(self._run.info()["settings"])
+        return self._run.settings()
 
     @property
     def _model(self) -> str:

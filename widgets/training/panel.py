@@ -276,8 +276,8 @@ class TrainingPanel(Panel):
         """Return a note on the overlaid runs: which numbers cannot be compared."""
         if len(self._feeds) == 1:
             return ""
-        text = measured_text(self._feeds[0].info)
-        others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.info) != text]
+        text = measured_text(self._feeds[0].run)
+        others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.run) != text]
         odd = f" Not comparable (other held-out text): bits per byte of {', '.join(others)}." * bool(others)
         return f"<div class='tl-note'>Stages, reference and control belong to “{escape(self.view.name)}”.{odd}</div>"
 

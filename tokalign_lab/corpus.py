@@ -32,14 +32,10 @@ class Corpus:
 
     Attributes
     ----------
-    ids : np.ndarray
-        Shape (n_tokens,), int32, memory-mapped: all documents, one after the other.
-    offsets : np.ndarray
-        Shape (n_documents + 1,), int64: document i is `ids[offsets[i]:offsets[i + 1]]`.
-    byte_lengths : np.ndarray
-        Shape (n_documents,), int64: UTF-8 bytes of each document.
-    vocabulary_fingerprint, text_hash : str
-        Hashes of the tokenizer and of the text.
+    ids : shape (n_tokens,), int32, memory-mapped: all documents, one after the other
+    offsets : shape (n_documents + 1,), int64: document i is `ids[offsets[i]:offsets[i + 1]]`
+    byte_lengths : shape (n_documents,), int64: UTF-8 bytes of each document
+    vocabulary_fingerprint, text_hash : hashes of the tokenizer and of the text
     """
 
     ids: np.ndarray[Any, Any]

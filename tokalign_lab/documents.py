@@ -39,16 +39,11 @@ class Document:
 
     Attributes
     ----------
-    text : str
-        The text.
-    name : str
-        Its source, such as a file's name and a line's number.
-    group : str
-        Documents that the split keeps together (see `split_documents`).
-    slice : str
-        "prose", "code" or a language code; scores are also reported by slice.
-    split : str or None
-        "train" or "held_out" if the source specifies it.
+    text : the text
+    name : its source, such as a file's name and a line's number
+    group : documents that the split keeps together (see `split_documents`)
+    slice : "prose", "code" or a language code; scores are also reported by slice
+    split : "train" or "held_out" if the source specifies it
     """
 
     text: str

@@ -42,14 +42,10 @@ class LivePredictions:
 
     Attributes
     ----------
-    states
-        Float (positions, d): the input of the teacher's head.
-    weight
-        Float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are dropped.
-    bias
-        Float (rows,), if the head has one.
-    cap
-        The teacher's soft-cap, if it has one.
+    states : float (positions, d): the input of the teacher's head
+    weight : float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are dropped
+    bias : float (rows,), if the head has one
+    cap : the teacher's soft-cap, if it has one
     """
 
     states: torch.Tensor
@@ -66,21 +62,14 @@ class LivePredictions:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compare a chunk of the student with the teacher.
 
+        Returns the KL of each position, float (n,), in nats; and its gradient with respect to the student's logits /
+        temperature, float (n, vocab_size).
+
         Parameters
         ----------
-        log_s
-            Float (n, vocab_size): the student's log probabilities at the temperature.
-        rows
-            Which positions these are.
-        settings
-            Temperature and direction.
-
-        Returns
-        -------
-        kl
-            Float (n,), nats.
-        gradient
-            Float (n, vocab_size): gradient of each position's KL with respect to the student's logits / temperature.
+        log_s : float (n, vocab_size): the student's log probabilities at the temperature
+        rows : which positions these are
+        settings : temperature and direction
         """
         n = log_s.shape[1]
         bias = None if self.bias is None else self.bias[:n]
@@ -101,12 +90,9 @@ class KeptPredictions(TensorTable):
 
     Attributes
     ----------
-    input_ids
-        int64 (positions, k): the k best tokens, all different.
-    log_probs
-        Float (positions, k): their log probabilities, at temperature 1.
-    log_rest
-        Float (positions,): log of the sum over all other tokens of p^(1 / temperature), of the run's temperature.
+    input_ids : int64 (positions, k): the k best tokens, all different
+    log_probs : float (positions, k): their log probabilities, at temperature 1
+    log_rest : float (positions,): log of the sum over all other tokens of p^(1 / temperature), of the run's temperature
     """
 
     input_ids: torch.Tensor
@@ -146,16 +132,11 @@ class DistillationTerm:
 
     Attributes
     ----------
-    labels
-        int64 (positions,), each a token id.
-    teacher
-        The teacher's predictions at the distilled positions, in order; None if there are none.
-    settings
-        Weight, temperature, direction.
-    vocab_size
-        Ids that both models share; rows beyond them are padding and are not compared.
-    distilled
-        Bool (positions,): where the teacher is used.
+    labels : int64 (positions,), each a token id
+    teacher : the teacher's predictions at the distilled positions, in order; None if there are none
+    settings : weight, temperature, direction
+    vocab_size : ids that both models share; rows beyond them are padding and are not compared
+    distilled : bool (positions,): where the teacher is used
     """
 
     labels: torch.Tensor

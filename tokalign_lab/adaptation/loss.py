@@ -47,8 +47,7 @@ class NextToken:
 
     Parameters
     ----------
-    labels
-        int64 (positions,), each a token id.
+    labels : int64 (positions,), each a token id
     """
 
     def __init__(self, labels: torch.Tensor) -> None:
@@ -80,14 +79,10 @@ def head_loss(
 
     Parameters
     ----------
-    hidden
-        Shape (positions, d): the head's input.
-    weight, bias, cap
-        `Head.tensors` of the model.
-    term
-        The loss term to sum.
-    divisor
-        Usually the number of all positions.
+    hidden : shape (positions, d): the head's input
+    weight, bias, cap : `Head.tensors` of the model
+    term : the loss term to sum
+    divisor : usually the number of all positions
     """
     return _HeadLoss.apply(hidden, weight, bias, cap, term, divisor)  # type: ignore[no-untyped-call]
 
@@ -172,10 +167,8 @@ class ChunkedLoss:
 
     Parameters
     ----------
-    model
-        A causal language model whose `Head` is `in_chunks`.
-    head
-        That head.
+    model : a causal language model whose `Head` is `in_chunks`
+    head : that head
     """
 
     def __init__(self, model: PreTrainedModel, head: Head) -> None:
@@ -217,10 +210,8 @@ class ChunkedLoss:
 
         Parameters
         ----------
-        labels
-            int64 (positions,).
-        predicted
-            Bool (batch, length - 1): selects these positions, row by row.
+        labels : int64 (positions,)
+        predicted : bool (batch, length - 1): selects these positions, row by row
         """
         return NextToken(labels)
 

@@ -33,10 +33,8 @@ class UsedRows:
 
     Parameters
     ----------
-    model
-        A model for which `can_use_rows` holds.
-    ids
-        int64, every id that occurs in training, each once.
+    model : a model for which `can_use_rows` holds
+    ids : int64, every id that occurs in training, each once
     """
 
     def __init__(self, model: PreTrainedModel, ids: torch.Tensor) -> None:

@@ -33,10 +33,8 @@ class DistillationSettings:
 
     Attributes
     ----------
-    weight : float
-        Weight of the divergence, relative to the next-token loss, at least 0.
-    temperature : float
-        Temperature of both distributions, above 0.
+    weight : weight of the divergence, relative to the next-token loss, at least 0
+    temperature : temperature of both distributions, above 0
     direction : {"forward", "reverse"}
         KL(teacher || student), which covers everything that the teacher considers possible; or KL(student || teacher),
         which avoids what the teacher considers impossible.

@@ -23,14 +23,10 @@ class Stage:
 
     Attributes
     ----------
-    number : int
-        1 or 2.
-    first_step : int
-        Steps of the run before this stage.
-    steps : int
-        Steps of this stage.
-    learning_rate : float
-        Its peak.
+    number : 1 or 2
+    first_step : steps of the run before this stage
+    steps : steps of this stage
+    learning_rate : its peak
     """
 
     number: int

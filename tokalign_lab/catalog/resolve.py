@@ -57,17 +57,13 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
     """Fetch and convert a catalogue asset if it is not in the cache; return its path.
 
     Returns a folder for models, tokenizers, encoders and `tasks`; a JSONL file for texts and single tasks.
+    Raises `InputError` for an unknown name, no network, wrong hash, full disk, no pip; the cache is then unchanged.
 
     Parameters
     ----------
     name : a name of the catalogue
     progress : called while it is fetched and converted
     whole : check every byte in the cache; see `files.damage`
-
-    Raises
-    ------
-    InputError
-        Unknown name, no network, wrong hash, full disk, no pip; the cache is then unchanged.
     """
     from tokalign_lab.catalog import convert, fetch
 

@@ -46,16 +46,11 @@ class BitsPerByte:
 
     Attributes
     ----------
-    bits_per_byte : float
-        Bits per byte of all documents together.
-    bytes, tokens, documents : int
-        Amount of scored text, without empty documents.
-    by_slice : dict[str, float]
-        Bits per byte of each slice ("prose", "code", a language).
-    bytes_by_slice : dict[str, int]
-        UTF-8 bytes of each slice.
-    unspelled_bytes : int
-        Bytes that the tokens do not spell; each costs `ESCAPE_BITS`, which the figures above include.
+    bits_per_byte : bits per byte of all documents together
+    bytes, tokens, documents : amount of scored text, without empty documents
+    by_slice : bits per byte of each slice ("prose", "code", a language)
+    bytes_by_slice : UTF-8 bytes of each slice
+    unspelled_bytes : bytes that the tokens do not spell; each costs `ESCAPE_BITS`, which the figures above include
     """
 
     bits_per_byte: float
@@ -87,12 +82,9 @@ class Window:
 
     Attributes
     ----------
-    document : int
-        Index of the document.
-    ids : np.ndarray
-        int64 (n,): bos, context, then the tokens to score.
-    scored : int
-        Number of tokens to score, at the end.
+    document : index of the document
+    ids : int64 (n,): bos, context, then the tokens to score
+    scored : number of tokens to score, at the end
     """
 
     document: int
@@ -183,10 +175,9 @@ def head_inputs(
 
     Parameters
     ----------
-    model, vocabulary, documents, window, progress
-        As for `bits_per_byte`.
-    max_tokens
-        Windows are read until they have this many scored tokens. They are sampled from all documents by a fixed seed.
+    model, vocabulary, documents, window, progress : as for `bits_per_byte`
+    max_tokens : windows are read until they have this many scored tokens. They are sampled from all documents by a
+        fixed seed.
     """
     encoded = vocabulary.encode([_clean(document.text) for document in documents])
     windows = _all_windows(model, vocabulary, encoded, window)

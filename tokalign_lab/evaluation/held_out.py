@@ -41,12 +41,10 @@ class HeldOutTokens:
 
     Attributes
     ----------
-    target_ids, source_ids
-        int64 (n,), partners, in order of the target id.
-    target_ranks
-        int64 (n,): rank of the source token among the candidates of the target token, from 1; 0 if not in the top ten.
-    source_ranks
-        The same in the other direction.
+    target_ids, source_ids : int64 (n,), partners, in order of the target id
+    target_ranks : int64 (n,): rank of the source token among the candidates of the target token, from 1; 0 if not in
+        the top ten
+    source_ranks : the same in the other direction
     """
 
     target_ids: NDArray[np.int64]

@@ -43,23 +43,18 @@ class LexiconScores:
 
     Attributes
     ----------
-    bleu1
-        By direction ("target_to_source", "source_to_target"): mean BLEU-1 of documents, 0 to 1.
-    sentence_score, bert_score
-        By direction: mean cosine of sentence embeddings, and mean F1 of BERTScore, -1 to 1; None without an encoder.
-    coverage_types, coverage_text
-        By origin: share of the target vocabulary without holes, and of the held-out text's tokens; each sums to 1.
-    hubs
-        For the target tokens that were aligned by vectors: `most_chosen`, the share of them on the three most frequent
-        source tokens, and `distinct`, the number of distinct source tokens over that of aligned tokens. None if no
-        token was aligned.
-    documents, sentences
-        Numbers of documents for BLEU-1, and for sentence score and BERTScore.
-    intervals
-        The same means with n and 95 % bounds: "bleu1", "sentence_score", "bert_precision", "bert_recall" and
-        "bert_score" by direction, over documents; "coverage_text" by origin, over tokens, with documents resampled.
-    encoder
-        Name of the encoder.
+    bleu1 : by direction ("target_to_source", "source_to_target"): mean BLEU-1 of documents, 0 to 1
+    sentence_score, bert_score : by direction: mean cosine of sentence embeddings, and mean F1 of BERTScore, -1 to 1;
+        None without an encoder
+    coverage_types, coverage_text : by origin: share of the target vocabulary without holes, and of the held-out text's
+        tokens; each sums to 1
+    hubs : for the target tokens that were aligned by vectors: `most_chosen`, the share of them on the three most
+        frequent source tokens, and `distinct`, the number of distinct source tokens over that of aligned tokens. None
+        if no token was aligned.
+    documents, sentences : numbers of documents for BLEU-1, and for sentence score and BERTScore
+    intervals : the same means with n and 95 % bounds: "bleu1", "sentence_score", "bert_precision", "bert_recall" and
+        "bert_score" by direction, over documents; "coverage_text" by origin, over tokens, with documents resampled
+    encoder : name of the encoder
     """
 
     bleu1: dict[str, float]
@@ -150,10 +145,8 @@ def document_scores(
 
     Parameters
     ----------
-    lexicon, held_out, max_documents, progress
-        As for `score_lexicon`.
-    reader
-        Encoder for sentence score and BERTScore; None leaves them out.
+    lexicon, held_out, max_documents, progress : as for `score_lexicon`
+    reader : encoder for sentence score and BERTScore; None leaves them out
     """
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus

@@ -77,17 +77,13 @@ class Calibration:
 
     Attributes
     ----------
-    tokens : int
-        Number of tokens of text.
-    nats_before, nats_after : float
-        Mean nats per token of the first of these tokens. The shift was fitted to them, so this does not measure
-        quality.
-    spread : float
-        Standard deviation of h . v about 1; 0 for a model with a head bias.
-    largest : float
-        The largest shift, in nats.
-    unread_tokens : int
-        Tokens in windows that the source model cannot read at once; only the text's own counts are used there.
+    tokens : number of tokens of text
+    nats_before, nats_after : mean nats per token of the first of these tokens. The shift was fitted to them, so this
+        does not measure quality.
+    spread : standard deviation of h . v about 1; 0 for a model with a head bias
+    largest : the largest shift, in nats
+    unread_tokens : tokens in windows that the source model cannot read at once; only the text's own counts are used
+        there
     """
 
     tokens: int
@@ -197,30 +193,16 @@ def expected_counts(
     If the source's prediction cannot be mapped to these tokens (inside its own tokens, after a special token, or
     because the window is too long for it), the token of the text counts.
 
+    Returns the counts, float32 (size,), whose sum is the number of scored tokens of all windows; and how many of these
+    tokens are in windows that the source cannot read. Raises `InputError` as `SourceTeacher`.
+
     Parameters
     ----------
-    model, own
-        The source model and its tokenizer.
-    vocabulary
-        The tokenizer of the windows' ids.
-    windows
-        The text.
-    size
-        How many counts to return, at least `vocabulary.size`.
-    progress
-        Called with each window.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 (size,); its sum is the number of scored tokens of all windows.
-    int
-        How many of them are in windows that the source cannot read.
-
-    Raises
-    ------
-    InputError
-        As `SourceTeacher`.
+    model, own : the source model and its tokenizer
+    vocabulary : the tokenizer of the windows' ids
+    windows : the text
+    size : how many counts to return, at least `vocabulary.size`
+    progress : called with each window
     """
     with evaluation_mode(model):
         teacher, pieces = SourceTeacher(model, own, vocabulary), Pieces(vocabulary, own)
@@ -262,27 +244,16 @@ def fitted_shift(
     cap: float | None = None,
     progress: Progress = silent,
 ) -> torch.Tensor:
-    """Fit a bias of the head to the frequencies of tokens.
+    """Fit a bias of the head, float32 (vocab_size,), to the frequencies of tokens.
 
     Parameters
     ----------
-    states
-        float32 (n, d), inputs of the head.
-    seen
-        float32 (vocab_size,), how often each token should follow one of the states.
-    weight, start
-        float32 (vocab_size, d) and (vocab_size,), the head's matrix and the bias to begin with.
-    free
-        bool (vocab_size,), the logits that may be shifted.
-    cap
-        The model's `final_logit_softcapping`.
-    progress
-        Called with each block of logits.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 (vocab_size,), the bias.
+    states : float32 (n, d), inputs of the head
+    seen : float32 (vocab_size,), how often each token should follow one of the states
+    weight, start : float32 (vocab_size, d) and (vocab_size,), the head's matrix and the bias to begin with
+    free : bool (vocab_size,), the logits that may be shifted
+    cap : the model's `final_logit_softcapping`
+    progress : called with each block of logits
     """
     shift = start.clone()
     for iteration in range(ITERATIONS):

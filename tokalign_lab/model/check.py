@@ -71,10 +71,8 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
 
     Parameters
     ----------
-    name
-        Model folder, or catalogue name, GGUF file or hub id.
-    progress
-        Called with each check.
+    name : model folder, or catalogue name, GGUF file or hub id
+    progress : called with each check
     """
     case, findings, left_out = FolderCase(name), {}, {}
     findings["loads"] = loads(case)

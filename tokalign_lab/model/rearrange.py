@@ -34,17 +34,13 @@ class NewMatrices:
 
     Parameters
     ----------
-    model
-        The source model; it may be on the meta device.
-    lexicon, source, target, seed, keep_tied, pad_to_multiple_of
-        As for `rearrange`.
+    model : the source model; it may be on the meta device
+    lexicon, source, target, seed, keep_tied, pad_to_multiple_of : as for `rearrange`
 
     Attributes
     ----------
-    size : int
-        Rows of the new matrices.
-    tied : bool
-        Whether one new matrix is both embedding and head.
+    size : rows of the new matrices
+    tied : whether one new matrix is both embedding and head
     further : list of str
         Names in the model of its `further_tables`.
     """

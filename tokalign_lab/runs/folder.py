@@ -66,13 +66,11 @@ class RunFolder:
 
     Parameters
     ----------
-    path
-        The folder. Use `RunFolder.create` for a new run and `runs.control.start` to create and start one.
+    path : the folder. Use `RunFolder.create` for a new run and `runs.control.start` to create and start one.
 
     Attributes
     ----------
-    events
-        `read` of its `EventLog`.
+    events : `read` of its `EventLog`
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -54,19 +54,13 @@ def anchored_vectors(
 
     Parameters
     ----------
-    source, target
-        The same text as ids of each vocabulary.
-    shared
-        Source ids and target ids of the shared tokens that may be anchors, int64 (n,) each, in pairs, without held-out
-        tokens.
-    sizes
-        `Vocabulary.size` of source and target.
-    settings
-        None for the defaults.
-    seed
-        Seed of the randomised SVD.
-    progress
-        Called before each step.
+    source, target : the same text as ids of each vocabulary
+    shared : source ids and target ids of the shared tokens that may be anchors, int64 (n,) each, in pairs, without
+        held-out tokens
+    sizes : `Vocabulary.size` of source and target
+    settings : None for the defaults
+    seed : seed of the randomised SVD
+    progress : called before each step
     """
     settings = settings or AnchoredSettings()
     streams = [
@@ -156,16 +150,11 @@ def factorise(
 
     Parameters
     ----------
-    matrix
-        float32 (n, m).
-    dimensions
-        Number of singular vectors; fewer if the matrix has fewer rows or columns.
-    power
-        Exponent of the singular values.
-    passes
-        Number of power iterations; more approximate the singular vectors better.
-    seed
-        Seed of the random start.
+    matrix : float32 (n, m)
+    dimensions : number of singular vectors; fewer if the matrix has fewer rows or columns
+    power : exponent of the singular values
+    passes : number of power iterations; more approximate the singular vectors better
+    seed : seed of the random start
     """
     n, m = matrix.shape
     width = min(dimensions + 16, n, m)

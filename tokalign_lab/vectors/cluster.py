@@ -49,12 +49,9 @@ def cluster_counts(
 
     Parameters
     ----------
-    address
-        Address of the scheduler, such as "tcp://host:8786".
-    corpus, vocabulary_size, window, min_count
-        As in `text_counts.text_counts`.
-    progress
-        Called after every part.
+    address : address of the scheduler, such as "tcp://host:8786"
+    corpus, vocabulary_size, window, min_count : as in `text_counts.text_counts`
+    progress : called after every part
     """
     client = _connect(address)
 

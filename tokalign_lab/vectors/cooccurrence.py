@@ -39,26 +39,17 @@ def count_contexts(
 ) -> csr_array:
     """Count the contexts of every token of `stream`, weighted by 1 / distance.
 
+    Returns float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device. Two
+    occurrences of one token add 1/d twice, once from each side, as in Stanford's code.
+
     Parameters
     ----------
-    stream
-        The text, of n distinct tokens.
-    context_of
-        int32 (n,), the column of each token as a neighbour; -1 for none.
-    n_columns
-        Number of columns.
-    window
-        Maximum distance, in tokens to each side.
-    right_offset
-        Added to the column of a neighbour on the right; 0 counts both sides together (symmetric).
-    device
-        "cpu", or a GPU such as "cuda"; None for a GPU if there is one.
-
-    Returns
-    -------
-    csr_array
-        float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device. Two
-        occurrences of one token add 1/d twice, once from each side, as in Stanford's code.
+    stream : the text, of n distinct tokens
+    context_of : int32 (n,), the column of each token as a neighbour; -1 for none
+    n_columns : number of columns
+    window : maximum distance, in tokens to each side
+    right_offset : added to the column of a neighbour on the right; 0 counts both sides together (symmetric)
+    device : "cpu", or a GPU such as "cuda"; None for a GPU if there is one
     """
     weights = weights_of(window, stream.counts)
     device = str(pick_device(device))

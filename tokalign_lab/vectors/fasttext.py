@@ -100,27 +100,17 @@ def fasttext_word_vectors(
 ) -> list[TokenVectors]:
     """Train FastText once on the words of `documents`; each token of each vocabulary gets the vector of its text.
 
-    Raises `InputError` if no word occurs `min_count` times.
+    A token that is not in the text also has a vector, with a count of 0. There are no vectors for control tokens, parts
+    of characters, white space, and text that is no word of the documents and too short for an n-gram: fastText has only
+    zeros for them, and WECHSEL gives them random rows. Raises `InputError` if no word occurs `min_count` times.
 
     Parameters
     ----------
-    documents
-        The text.
-    corpora
-        The same text as ids of each of `vocabularies`, for counts and text hash.
-    vocabularies
-        The vocabularies whose tokens get vectors, all in one space.
-    settings
-        WECHSEL's by default.
-    seed, progress
-        As in `fasttext_vectors`.
-
-    Returns
-    -------
-    list of TokenVectors
-        One for each vocabulary. A token that is not in the text also has a vector, with a count of 0. There are no
-        vectors for control tokens, parts of characters, white space, and text that is no word of the documents and too
-        short for an n-gram: fastText has only zeros for them, and WECHSEL gives them random rows.
+    documents : the text
+    corpora : the same text as ids of each of `vocabularies`, for counts and text hash
+    vocabularies : the vocabularies whose tokens get vectors, all in one space
+    settings : WECHSEL's by default
+    seed, progress : as in `fasttext_vectors`
     """
     key = {"method": "fasttext-words", "seed": seed, **asdict(settings)}
     trained: list[FastText] = []

@@ -67,20 +67,14 @@ def glove_vectors(
 
     Parameters
     ----------
-    corpus
-        The text as ids of one vocabulary.
-    vocabulary_size
-        `Vocabulary.size`.
-    settings
-        None for the paper's.
-    seed
-        Seed of the initial values and the order of the pairs.
-    progress
-        Called after every iteration.
-    cached
-        Cache counts and vectors. Trainings with the same window and minimum count share the counts.
-    device
-        "cpu", or a GPU such as "cuda", which trains in batches (`torch_backend.py`); None for a GPU if there is one.
+    corpus : the text as ids of one vocabulary
+    vocabulary_size : `Vocabulary.size`
+    settings : None for the paper's
+    seed : seed of the initial values and the order of the pairs
+    progress : called after every iteration
+    cached : cache counts and vectors. Trainings with the same window and minimum count share the counts.
+    device : "cpu", or a GPU such as "cuda", which trains in batches (`torch_backend.py`); None for a GPU if there is
+        one
     """
     settings = settings or GloveSettings()
     device = str(pick_device(device))

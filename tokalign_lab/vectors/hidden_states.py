@@ -53,18 +53,12 @@ def hidden_state_vectors(
 
     Parameters
     ----------
-    model
-        The source model, a causal language model.
-    source
-        Its vocabulary.
-    of
-        The vocabulary whose tokens get vectors: the source itself, or the target.
-    counts
-        int64 (of.size,), occurrences of each token in the text, stored with the vectors.
-    progress
-        Called after every batch.
-    spell
-        Writes the target's tokens as source ids.
+    model : the source model, a causal language model
+    source : its vocabulary
+    of : the vocabulary whose tokens get vectors: the source itself, or the target
+    counts : int64 (of.size,), occurrences of each token in the text, stored with the vectors
+    progress : called after every batch
+    spell : writes the target's tokens as source ids
     """
     source.check_rows(len(model.get_input_embeddings().weight), advice="give the model's own tokenizer")
     read, partial = _ids_to_read(source, of, spell)

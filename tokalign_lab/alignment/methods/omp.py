@@ -84,20 +84,16 @@ def pursue(
     A Gram-Schmidt basis keeps the residual orthogonal to the selected atoms (applied twice, because once loses
     orthogonality to rounding), so only one triangular system is solved at the end.
 
+    Returns rows of `atoms` in the order of selection, int64 (n, min(k, m, d)), and their weights, float32, the same
+    shape; 0 for an atom that is not needed. Reproducible on one machine; another machine or a GPU may round differently
+    and select another atom of a near tie.
+
     Parameters
     ----------
     vectors : float32 (n, d), the vectors to approximate
     atoms : float32 (m, d), the vectors to combine
     k : maximum number of atoms per vector
     progress : called with the share of the vectors that are done
-
-    Returns
-    -------
-    chosen
-        int64 (n, min(k, m, d)), rows of `atoms` in the order of selection.
-    weights
-        float32, the same shape; 0 for an atom that is not needed. Reproducible on one machine; another machine or a GPU
-        may round differently and select another atom of a near tie.
     """
     k = min(k, *atoms.shape)
     rough = atoms.bfloat16() if _multiplies_bfloat16(atoms) else atoms

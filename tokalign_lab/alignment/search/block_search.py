@@ -31,18 +31,14 @@ Best = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_keys: bool = False) -> Best:
     """Find the k largest entries in each row of `queries @ keys.T`, and in each column in the same pass.
 
+    Returns positions and scores, int64 and float32 (n, k), best first, ties to the lowest position; and the scores of
+    the columns, float32 (m, k), best first; fewer than k if there are fewer queries; (m, 0) without `of_keys`.
+
     Parameters
     ----------
     queries, keys : float32 (n, d) and (m, d)
     k : results per query; m if there are fewer keys
     of_keys : also find the largest of each column
-
-    Returns
-    -------
-    positions, scores
-        int64 and float32 (n, k), best first, ties to the lowest position.
-    of_keys
-        float32 (m, k), best first; fewer than k if there are fewer queries; (m, 0) without `of_keys`.
     """
     scores = np.full((len(queries), min(k, len(keys))), -np.inf, dtype=np.float32)
     positions = np.zeros(scores.shape, dtype=np.int64)

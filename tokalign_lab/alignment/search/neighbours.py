@@ -45,21 +45,13 @@ class Candidates:
 def nearest(queries: NDArray[Any], keys: NDArray[Any], k: int = 10) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k keys with the largest cosine to each query.
 
+    Returns positions, int64 (n, k), rows of `keys`, best first, ties to the lowest; and cosines, float32 (n, k).
     Raises `InputError` if there are no keys, or the dimensions differ.
 
     Parameters
     ----------
-    queries, keys
-        float (n, d) and (m, d); scaled to length 1 here.
-    k
-        Results per query; m if there are fewer keys.
-
-    Returns
-    -------
-    positions
-        int64 (n, k), rows of `keys`, best first, ties to the lowest.
-    scores
-        float32 (n, k), cosines.
+    queries, keys : float (n, d) and (m, d); scaled to length 1 here
+    k : results per query; m if there are fewer keys
     """
     _check(queries, keys)
     return _best(unit_rows(queries), unit_rows(keys), k)[:2]
@@ -73,20 +65,13 @@ def nearest_csls(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k keys with the largest CSLS to each query.
 
-    Raises `InputError` if there are no keys, or the dimensions differ.
+    Returns positions and CSLS scores as `nearest`. Raises `InputError` if there are no keys, or the dimensions differ.
 
     Parameters
     ----------
-    queries, keys, k
-        As for `nearest`.
-    densities
-        r of each query and of each key, float32 (n,) and (m,), from `density`; required if `queries` or `keys` are only
-        a part of their space. None computes them between `queries` and `keys`.
-
-    Returns
-    -------
-    positions, scores
-        As in `nearest`, but the scores are CSLS.
+    queries, keys, k : as for `nearest`
+    densities : r of each query and of each key, float32 (n,) and (m,), from `density`; required if `queries` or `keys`
+        are only a part of their space. None computes them between `queries` and `keys`.
     """
     _check(queries, keys)
     of_queries, of_keys = density(queries, keys) if densities is None else densities

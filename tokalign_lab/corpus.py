@@ -131,10 +131,7 @@ def tokenize_pair(
 
 
 def _encode(
-    documents: Sequence[Document],
-    vocabulary: Vocabulary,
-    lengths: np.ndarray[Any, Any],
-    progress: Progress,
+    documents: Sequence[Document], vocabulary: Vocabulary, lengths: np.ndarray[Any, Any], progress: Progress
 ) -> Iterator[tuple[int, list[np.ndarray[Any, Any]]]]:
     ends = np.cumsum(lengths)
     first = 0

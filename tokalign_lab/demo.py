@@ -172,12 +172,7 @@ def _measure_untuned(
 
 
 def _tune(
-    out: Path,
-    train: list[Document],
-    measured: list[Document],
-    size: DemoSize,
-    seed: int,
-    progress: Progress,
+    out: Path, train: list[Document], measured: list[Document], size: DemoSize, seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
     text = out / "text.jsonl"
     parts = (("train", train), ("held_out", measured))

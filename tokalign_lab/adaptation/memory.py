@@ -218,10 +218,7 @@ def _smaller(settings: AdaptSettings) -> Iterator[AdaptSettings]:
             if settings.batch_size % batch == 0:
                 more = settings.gradient_accumulation_steps * (settings.batch_size // batch)
                 yield replace(
-                    settings,
-                    batch_size=batch,
-                    gradient_accumulation_steps=more,
-                    gradient_checkpointing=checkpointing,
+                    settings, batch_size=batch, gradient_accumulation_steps=more, gradient_checkpointing=checkpointing
                 )
 
 

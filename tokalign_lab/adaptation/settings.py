@@ -60,8 +60,7 @@ class AdaptSettings(MeasuredSettings):
     subject = "Tuning"
 
     recipe: str = option(
-        DEFAULT,
-        "Recipe: recover, text (without the source), alm, states, or papers (two stages, the papers' rates).",
+        DEFAULT, "Recipe: recover, text (without the source), alm, states, or papers (two stages, the papers' rates)."
     )
     steps: int = option(400, "Optimiser steps, both stages together.", least=1)
     stage1_share: float = option(

@@ -18,13 +18,7 @@ from pathlib import Path
 from tokalign_lab.catalog import gguf_files, homeassistant, texts
 from tokalign_lab.catalog.assets import Asset
 from tokalign_lab.catalog.sentencepiece_files import sentencepiece_tokenizer
-from tokalign_lab.catalog.tokenizer_formats import (
-    PATTERNS,
-    Roles,
-    byte_level_tokenizer,
-    read_ranks,
-    wrap,
-)
+from tokalign_lab.catalog.tokenizer_formats import PATTERNS, Roles, byte_level_tokenizer, read_ranks, wrap
 from tokalign_lab.progress import Progress, silent
 
 Wheels = Mapping[str, Path]

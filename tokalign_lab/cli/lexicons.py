@@ -106,8 +106,7 @@ def _range(loss: ExpectedLoss) -> str:
 
 @command(app, "align")
 def align(
-    settings: AlignSettings,
-    out: Annotated[Path, typer.Option("--out", help="The .parquet file for the lexicon.")],
+    settings: AlignSettings, out: Annotated[Path, typer.Option("--out", help="The .parquet file for the lexicon.")]
 ) -> Any:
     """Align two vocabularies over a text and write the lexicon."""
     from tokalign_lab import pipeline

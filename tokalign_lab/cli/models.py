@@ -45,8 +45,7 @@ def check(
 
 @command(app, "rearrange")
 def rearrange(
-    settings: RearrangeSettings,
-    out: Annotated[Path, typer.Option("--out", help="The folder for the new model.")],
+    settings: RearrangeSettings, out: Annotated[Path, typer.Option("--out", help="The folder for the new model.")]
 ) -> Any:
     """Replace a model's vocabulary by the lexicon's target and save it for transformers."""
     from tokalign_lab import pipeline

@@ -175,8 +175,7 @@ def runs_cancel(run: Run) -> Any:
 
 @command(runs_app, "resume", failed=ended_badly)
 def runs_resume(
-    run: Run,
-    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
+    run: Run, detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False
 ) -> Any:
     """Continue a cancelled, failed or killed run from its last checkpoint; follow one that is running."""
     folder = find_run(run)

@@ -37,9 +37,7 @@ def demo(
 
 
 @command(app, "notebooks")
-def notebooks(
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an earlier copy.")],
-) -> Any:
+def notebooks(folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an earlier copy.")]) -> Any:
     """Copy the quick start and the lessons into a folder; an edited notebook is never overwritten."""
     from tokalign_lab.lessons import copy_lessons
 

@@ -101,12 +101,7 @@ class Predictions(TensorTable):
 
     @classmethod
     def of(
-        cls,
-        reading: Reading,
-        input_ids: torch.Tensor,
-        head: Head,
-        pieces: Pieces,
-        chosen: torch.Tensor | None = None,
+        cls, reading: Reading, input_ids: torch.Tensor, head: Head, pieces: Pieces, chosen: torch.Tensor | None = None
     ) -> Predictions:
         """Return the source's predictions at the positions of a reading.
 

@@ -131,12 +131,7 @@ def _documents_with(held_out: TokenizedPair, ids: Ids | None) -> Ids:
 
 
 def _measure(
-    lexicon: Lexicon,
-    held_out: TokenizedPair,
-    documents: Ids,
-    read: Ids,
-    reader: Encoder | None,
-    progress: Progress,
+    lexicon: Lexicon, held_out: TokenizedPair, documents: Ids, read: Ids, reader: Encoder | None, progress: Progress
 ) -> _Measured:
     source, target, mapping = held_out.source_corpus, held_out.target_corpus, lexicon.source_of()
     progress(0.0, f"BLEU-1 of {len(documents)} documents")

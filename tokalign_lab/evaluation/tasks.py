@@ -184,10 +184,7 @@ def _load_tasks(files: dict[str, Path], work: Path) -> dict[str, Any]:
             "task": name,
             "dataset_path": "json",
             "dataset_name": None,
-            "dataset_kwargs": {
-                "data_files": {"validation": str(path)},
-                "cache_dir": str(cache_folder() / "datasets"),
-            },
+            "dataset_kwargs": {"data_files": {"validation": str(path)}, "cache_dir": str(cache_folder() / "datasets")},
             "training_split": None,
             # If these two are the same, the harness excludes the scored question from the examples.
             "test_split": "validation",
@@ -247,11 +244,7 @@ def _quiet() -> Iterator[None]:
 
 
 def harness_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    batch_tokens: int,
-    progress: Progress,
-    message: str,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int, progress: Progress, message: str
 ) -> Any:
     """Wrap a model in memory as an `HFLM`, with log-likelihoods by `Scorer`.
 

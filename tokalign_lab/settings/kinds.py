@@ -104,8 +104,7 @@ class RearrangeSettings(Settings):
     )
     pad_to_multiple_of: int | None = option(None, "Pad the number of rows to a multiple of this, such as 64.")
     special_tokens: str | None = option(
-        None,
-        "keep: add the source's control tokens; target: only the target's own. Default: keep for chat models.",
+        None, "keep: add the source's control tokens; target: only the target's own. Default: keep for chat models."
     )
     dequantize: bool = option(False, "Dequantise a quantised model.")
     seed: int = option(0, "Random seed.", least=0)

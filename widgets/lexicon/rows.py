@@ -276,11 +276,7 @@ COLUMNS = (
     Column("target", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
     Column("source", "Best source token", "The source token with the largest weight in this row", kind="token"),
     Column(
-        "best",
-        "Score",
-        "Similarity of the two tokens: 1 for a copy, – if there is none; higher is better",
-        True,
-        True,
+        "best", "Score", "Similarity of the two tokens: 1 for a copy, – if there is none; higher is better", True, True
     ),
     Column("margin", "Margin", "Score minus the score of the second candidate; below 0.05: uncertain", True, True),
     Column("origin", "Origin", "How the row was made; hover over a word", kind="origin", titles=ORIGINS),

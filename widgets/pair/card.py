@@ -133,12 +133,7 @@ def offers_html(wanted: Sequence[Choice]) -> str:
 
 def where_words(choice: Choice) -> str:
     """Return the origin of a choice and whether it is on this machine."""
-    where = {
-        "packaged": "packaged (PyPI)",
-        "hub cache": "the hub",
-        "hub": "the hub",
-        "folder": "your file or folder",
-    }
+    where = {"packaged": "packaged (PyPI)", "hub cache": "the hub", "hub": "the hub", "folder": "your file or folder"}
     return f"{where[choice.where]}, {'on this machine' if choice.here else 'not on this machine'}"
 
 

@@ -41,11 +41,7 @@ Combined = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
 def fixed_sum(
-    states: torch.Tensor,
-    head: Head,
-    parts: Sequence[Part],
-    n: torch.Tensor,
-    share: torch.Tensor | float,
+    states: torch.Tensor, head: Head, parts: Sequence[Part], n: torch.Tensor, share: torch.Tensor | float
 ) -> Combined:
     """Add losses with their weights.
 
@@ -62,12 +58,7 @@ def fixed_sum(
     return loss, {part.name: value / part.count for part, value in zip(parts, summed.values, strict=True)}
 
 
-def balanced_sum(
-    states: torch.Tensor,
-    head: Head,
-    parts: Sequence[Part],
-    share: torch.Tensor | float,
-) -> Combined:
+def balanced_sum(states: torch.Tensor, head: Head, parts: Sequence[Part], share: torch.Tensor | float) -> Combined:
     """Add losses so that the norm of each loss's gradient in the states is its weight times that of the first loss.
 
     Parameters

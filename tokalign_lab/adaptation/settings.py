@@ -216,10 +216,6 @@ class AdaptSettings(MeasuredSettings):
         """Names of the trackers that `report_to` lists, each once."""
         return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
 
-    def of_distillation(self) -> dict[str, Any]:
-        """Return the settings that are used only with a teacher."""
-        return {name: value for name, value in vars(self).items() if name.startswith("distillation_")}
-
     def sequences(self, processes: int = 1) -> int:
         """Return the number of sequences per step, on all processes together."""
         return self.batch_size * self.gradient_accumulation_steps * processes

@@ -27,7 +27,6 @@ from tokalign_lab.adaptation.checkpoints import (
     KeepOneWhole,
     begin,
     check_folder,
-    is_finished,
     latest_checkpoint,
     remove_all,
 )
@@ -106,7 +105,7 @@ def adapt(
     tuned = folder / "model"
     if processes.is_first:
         check_folder(root)
-    if resume and is_finished(root, tuned):  # killed after its end
+    if resume and tuned.is_dir() and not root.exists():  # killed after its end, while it removed its checkpoints
         if processes.is_first:
             remove_all(root)
         return tuned

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
+import anywidget
 import ipywidgets as w
+import traitlets as t
 
 from tokalign_lab.runs.words import state_word
 
@@ -260,6 +263,18 @@ class Folds(Box):
         shown(self.bodies[name], yes)
         self.buttons[name].remove_class("tl-closed" if yes else "tl-open")
         self.buttons[name].add_class("tl-open" if yes else "tl-closed")
+
+
+class PressHtml(anywidget.AnyWidget):
+    """Shows `html`; calls `on_press` with the value of `data-press` when the user chooses an element that has one."""
+
+    _esm = Path(__file__).parent / "press_html.js"
+    html = t.Unicode("").tag(sync=True)
+
+    def __init__(self, on_press: Callable[[str], Any]) -> None:
+        super().__init__()
+        self.on_press = on_press
+        self.on_msg(lambda _widget, content, _buffers: self.on_press(content["pressed"]))
 
 
 def help_class(tooltip: str) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 import ipywidgets as w
 import traitlets as t
 
-from .part import Box, bar, html, token
-from .press_html import PressHtml
+from .part import Box, PressHtml, bar, html, token
 
 
 @dataclass(frozen=True)

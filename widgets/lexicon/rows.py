@@ -13,8 +13,7 @@ from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.words import fixed
 
-from ..common.part import Box, bar
-from ..common.press_html import PressHtml
+from ..common.part import Box, PressHtml, bar
 from ..common.state import EVERYTHING, LabState, Query, Range
 from ..common.table import Column, Pages, RowTable
 from .view import RANGES, SORTS, WORST_MEANS, LexiconView

@@ -10,8 +10,7 @@ import ipywidgets as w
 from tokalign_lab.merges import TokenHistories
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.part import Box, bar, html, status_html
-from ..common.press_html import PressHtml
+from ..common.part import Box, PressHtml, bar, html, status_html
 from ..common.state import LabState
 from .cut_text import clipped, cut_html, history_html
 

@@ -24,7 +24,7 @@ from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.catalog.tokenizer_formats import PATTERNS
 from tokalign_lab.cross_tokenizer.byte_alignment import tokenize
 from tokalign_lab.cross_tokenizer.pieces import Pieces
-from tokalign_lab.documents import Document
+from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
@@ -672,3 +672,31 @@ def test_two_tokens_with_one_id_are_refused() -> None:
     backend.add_tokens(["<tool>"])  # the library numbers it by the number of tokens
     with pytest.raises(InputError, match=r"gives the id 3 to '(b|<tool>)' and to '(b|<tool>)'"):
         view(backend, unk_token="<unk>")
+
+
+# Texts whose fields say where a document belongs
+
+
+@pytest.mark.parametrize("name", ["dev", "val", "valid", "Validation", "TEST", "eval", "held-out", "test_sft"])
+def test_documents_of_a_held_out_part_are_not_trained_on(name: str, tmp_path: Path) -> None:
+    lines = [{"text": f"{part} {n}\n" * 9, "split": part} for part in ("train_sft", name) for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    train_part, held_out = split_documents(read_documents([tmp_path / "a.jsonl"]))
+    assert {document.text.split()[0] for document in train_part} == {"train_sft"}
+    assert {document.text.split()[0] for document in held_out} == {name}
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "split": null}\n{"text": "b", "split": ""}\n')
+    assert [document.split for document in read_documents([tmp_path / "a.jsonl"])] == [None, None]
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "split": "fold 3"}')
+    with pytest.raises(InputError, match=r"The split of a.jsonl:1 is 'fold 3'; name it 'train' or 'held_out'"):
+        read_documents([tmp_path / "a.jsonl"])
+
+
+def test_the_group_and_the_slice_0_are_like_others(tmp_path: Path) -> None:
+    lines = [{"text": f"{g} {n}", "group": g, "slice": 0} for g in range(30) for n in range(9)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    documents = read_documents([tmp_path / "a.jsonl"])
+    assert {document.slice for document in documents} == {"0"}
+    assert {document.group for document in documents} == {str(g) for g in range(30)}

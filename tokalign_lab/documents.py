@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ HUB_BYTES = 50_000_000
 """UTF-8 bytes read from a hub data set if no `max_bytes` is given: a stream may be endless."""
 _FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
 _SHORT_CHARACTERS = 200
+_PART = re.compile("(train)|val|dev|test|eval|held")  # how data sets name the parts, such as "dev" or "train_sft"
 _MOST_NULS = 0.01  # share of NUL characters; UTF-16 read as UTF-8 has more, at least those of its spaces
 
 
@@ -56,8 +58,8 @@ class Document:
 def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
     """Read documents from texts of any supported kind.
 
-    Raises `InputError` if no source is given; if one is missing, damaged, compressed, without text or not UTF-8; or if
-    `max_bytes` is not positive.
+    Raises `InputError` if no source is given; if one is missing, damaged, compressed, without text or not UTF-8; if the
+    split of a document is unknown; or if `max_bytes` is not positive.
 
     Parameters
     ----------
@@ -285,13 +287,17 @@ def _read_hub(spec: str, max_bytes: int) -> Iterator[Document]:
 
 
 def _document(fields: dict[str, Any], name: str) -> Document:
-    split = fields.get("split")
+    stated = {field: fields.get(field) for field in ("name", "group", "slice", "split")}
+    given = {field: str(value) for field, value in stated.items() if value not in (None, "")}  # a group may be 0
+    part = _PART.match(given["split"].lower()) if "split" in given else None
+    if "split" in given and part is None:
+        raise InputError(f"The split of {name} is {given['split']!r}; name it 'train' or 'held_out', or leave it out.")
     return Document(
         text=fields["text"],
-        name=str(fields.get("name") or name),
-        group=str(fields.get("group") or fields.get("name") or name),
-        slice=str(fields.get("slice") or "prose"),
-        split={"train": "train", "held_out": "held_out", "validation": "held_out", "test": "held_out"}.get(str(split)),
+        name=given.get("name", name),
+        group=given.get("group", given.get("name", name)),
+        slice=given.get("slice", "prose"),
+        split=None if part is None else "train" if part[1] else "held_out",
     )
 
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from tokalign_lab import catalog
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.catalog.tokenizer_formats import PATTERNS
+from tokalign_lab.corpus import Corpus
 from tokalign_lab.cross_tokenizer.byte_alignment import tokenize
 from tokalign_lab.cross_tokenizer.pieces import Pieces
 from tokalign_lab.documents import Document, read_documents, split_documents
@@ -672,6 +673,27 @@ def test_two_tokens_with_one_id_are_refused() -> None:
     backend.add_tokens(["<tool>"])  # the library numbers it by the number of tokens
     with pytest.raises(InputError, match=r"gives the id 3 to '(b|<tool>)' and to '(b|<tool>)'"):
         view(backend, unk_token="<unk>")
+
+
+# Two tokenizers of the same tokens, and files next to a tokenizer
+
+
+def test_tokenizers_that_differ_only_in_long_numbers_do_not_share_a_cached_text(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    tokenizer = tiny_tokenizer(300)
+    trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.backend_tokenizer.train_from_iterator(["in 2024 12345678 "] * 9, trainer)
+    tokenizer.save_pretrained(tmp_path / "whole")
+    threes = pre_tokenizers.Split(Regex(r" ?\p{N}{1,3}"), "isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([threes, _BYTES])
+    tokenizer.save_pretrained(tmp_path / "threes")
+    documents = [Document("in 2024, 12345678 birds " * 9, "d", "d")]
+    whole, cut = (catalog.load_vocabulary(str(tmp_path / name)) for name in ("whole", "threes"))
+    assert whole.fingerprint == cut.fingerprint
+    for vocabulary in (whole, cut):
+        corpus = Corpus.build(documents, vocabulary)
+        assert corpus.ids.tolist() == vocabulary.encode([documents[0].text])[0].tolist()
+    assert whole.reading != cut.reading == catalog.load_vocabulary(str(tmp_path / "threes")).reading
 
 
 # Texts whose fields say where a document belongs

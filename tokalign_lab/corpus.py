@@ -35,7 +35,8 @@ class Corpus:
     ids : shape (n_tokens,), int32, memory-mapped: all documents, one after the other
     offsets : shape (n_documents + 1,), int64: document i is `ids[offsets[i]:offsets[i + 1]]`
     byte_lengths : shape (n_documents,), int64: UTF-8 bytes of each document
-    vocabulary_fingerprint, text_hash : hashes of the tokenizer and of the text
+    vocabulary_fingerprint, reading : hashes of the tokenizer, and of how it cuts text (see `Vocabulary`)
+    text_hash : hash of the text
     """
 
     ids: np.ndarray[Any, Any]
@@ -43,6 +44,7 @@ class Corpus:
     byte_lengths: np.ndarray[Any, Any]
     vocabulary_fingerprint: str
     text_hash: str
+    reading: str = ""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -70,7 +72,8 @@ class Corpus:
         if not documents:
             raise InputError("There is no text to tokenise; give at least one document.")
         hashed = text_hash(documents)
-        key = hash_of([hashed.encode(), vocabulary.fingerprint.encode(), str(VERSION).encode()])
+        parts = [hashed, vocabulary.fingerprint, vocabulary.reading, str(VERSION)]
+        key = hash_of(item.encode() for item in parts)
 
         def write(temporary: Path) -> None:
             lengths = np.array([len(d.text.encode("utf-8", "surrogatepass")) for d in documents], np.int64)
@@ -82,8 +85,8 @@ class Corpus:
                         offsets[place + 1] = offsets[place] + len(ids)
             np.save(temporary / "offsets.npy", offsets)
             np.save(temporary / "byte_lengths.npy", lengths)
-            meta = {"vocabulary_fingerprint": vocabulary.fingerprint, "text_hash": hashed, "name": vocabulary.name}
-            write_json(temporary / "corpus.json", meta)
+            of_vocabulary = {"vocabulary_fingerprint": vocabulary.fingerprint, "reading": vocabulary.reading}
+            write_json(temporary / "corpus.json", {**of_vocabulary, "text_hash": hashed, "name": vocabulary.name})
 
         return cls.load(cached_folder(cache_folder() / "corpora" / key[:32], write))
 
@@ -97,7 +100,7 @@ class Corpus:
         # NumPy cannot memory-map an empty file
         ids = np.memmap(folder / "ids.i32", np.int32, "r") if offsets[-1] else np.zeros(0, np.int32)
         lengths = np.load(folder / "byte_lengths.npy")
-        return cls(ids, offsets, lengths, meta["vocabulary_fingerprint"], meta["text_hash"])
+        return cls(ids, offsets, lengths, meta["vocabulary_fingerprint"], meta["text_hash"], meta.get("reading", ""))
 
 
 @dataclass(frozen=True)

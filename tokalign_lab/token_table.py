@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 10  # raise it when the same tokenizer is read differently, or the file changes
+VERSION = 11  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """Maximum number of ids without a token: no model has so many unused rows."""
 _PROBES = (
@@ -49,7 +49,7 @@ class TokenTable:
     spelling : how the tokenizer writes bytes
     roles : role -> id
     algorithm : "BPE", "Unigram", "WordPiece" or "WordLevel"
-    fingerprint : see `Vocabulary.fingerprint`
+    fingerprint, reading : see `Vocabulary.fingerprint` and `Vocabulary.reading`
     decoded : id -> text, for tokens that the decoder does not write by `spelling`, such as a `<n>` for a line end
     """
 
@@ -61,6 +61,7 @@ class TokenTable:
     algorithm: str
     fingerprint: str
     decoded: dict[int, str] = field(default_factory=dict)
+    reading: str = ""
 
     @cached_property
     def is_control(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -130,6 +131,7 @@ class TokenTable:
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
             fingerprint="",
+            reading=_reading_of(state),
         )
         replaced = spelling.replaced(state)
         decoded = _decoded(tokenizer, made) if replaced else {}
@@ -254,8 +256,9 @@ def check_ids(tokens: Mapping[Any, int], name: str) -> None:
 
 
 def same_ids(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
-    """Whether two tokenizers give the same ids for two probe texts in many scripts."""
-    pairs = zip(encode_plainly(one, _PROBES), encode_plainly(other, _PROBES), strict=True)
+    """Whether two tokenizers give the same ids for probe texts in many scripts, with long numbers and capitals."""
+    probes = (*_PROBES, "In 2024 WE'LL read 12345678.25 camelCase HTMLFiles")
+    pairs = zip(encode_plainly(one, probes), encode_plainly(other, probes), strict=True)
     return all(np.array_equal(here, there) for here, there in pairs)
 
 
@@ -294,6 +297,13 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
                 backend.enable_truncation(**truncation)
             if padding is not None:
                 backend.enable_padding(**padding)
+
+
+def _reading_of(state: dict[str, Any]) -> str:
+    """Hash the parts of a parsed tokenizer.json that `plain_backend` reads a text with."""
+    model = {name: held for name, held in state["model"].items() if name not in _RANDOM_SETTINGS}
+    parts = [model, *(state[name] for name in ("normalizer", "pre_tokenizer", "added_tokens"))]
+    return hash_of([json.dumps(parts).encode()])
 
 
 def _refusal(reason: str) -> str:

@@ -63,6 +63,9 @@ class Vocabulary:
     fingerprint : str
         SHA-256 of the tokens, which of them are control tokens, and the ids of a probe text; two tokenizers with the
         same fingerprint are the same for alignment, even from different files.
+    reading : str
+        SHA-256 of what decides the ids of a text: tokens with merges or scores, normalizer and pre-tokenizer. Two
+        tokenizers with the same fingerprint may cut long numbers differently, for instance.
     """
 
     def __init__(self, table: TokenTable, tokenizer: Callable[[], PreTrainedTokenizerBase] | None, name: str) -> None:
@@ -78,6 +81,7 @@ class Vocabulary:
         self.kind = table.spelling.kind
         self.algorithm = table.algorithm
         self.fingerprint = table.fingerprint
+        self.reading = table.reading
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> Vocabulary:

@@ -116,7 +116,7 @@ def load_or_count(
             count(Path(name))
             return _read_counts(Path(name))  # the mapped files stay readable after they are deleted
     key = json.dumps({"window": window, "min_count": min_count}, sort_keys=True)
-    parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, key]
+    parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.reading, corpus.text_hash, key]
     folder = cache_folder() / "counts" / hash_of(item.encode() for item in parts)[:32]
     return _read_counts(cached_folder(folder, count))
 

@@ -137,7 +137,8 @@ def load_or_train(
     """
     if not cached:
         return train()
-    parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, json.dumps(settings, sort_keys=True)]
+    told = json.dumps(settings, sort_keys=True)
+    parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.reading, corpus.text_hash, told]
     folder = cache_folder() / "vectors" / hash_of(item.encode() for item in parts)[:32]
     kept = cached_folder(folder, lambda temporary: train().save(temporary / "vectors.npz"))
     return TokenVectors.load(kept / "vectors.npz")

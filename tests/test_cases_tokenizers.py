@@ -696,6 +696,20 @@ def test_tokenizers_that_differ_only_in_long_numbers_do_not_share_a_cached_text(
     assert whole.reading != cut.reading == catalog.load_vocabulary(str(tmp_path / "threes")).reading
 
 
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_roles_and_template_next_to_a_tokenizer_json_are_read(whole_folder: bool, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    name = str(tmp_path if whole_folder else tmp_path / "tokenizer.json")
+    guessed = catalog.load_vocabulary(name)
+    assert (guessed.tokenizer.eos_token, guessed.tokenizer.chat_template) == ("</s>", "{{ messages }}")
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<|eot|>", "lstrip": True}}))
+    named = catalog.load_vocabulary(name)
+    assert (named.tokenizer.eos_token, named.tokenizer.chat_template) == ("<|eot|>", "{{ messages }}")
+
+
 # Texts whose fields say where a document belongs
 
 

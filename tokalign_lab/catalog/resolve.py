@@ -228,12 +228,17 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
 
 
 def _from_directory(path: Path) -> PreTrainedTokenizerBase:
-    if (path / "tokenizer_config.json").is_file() or (path / "config.json").is_file():
+    if (path / "tokenizer_config.json").is_file() or (path / "config.json").is_file() or _has_roles(path):
         return _from_folder(str(path))
     for name in ("tokenizer.json", "tokenizer.model"):
         if (path / name).is_file():
             return _from_file(path / name)
     raise InputError(f"{path} holds no tokenizer; it needs a tokenizer.json or a tokenizer.model.")
+
+
+def _has_roles(folder: Path) -> bool:
+    """Whether an older file next to a tokenizer.json names its special tokens."""
+    return all((folder / name).is_file() for name in ("tokenizer.json", "special_tokens_map.json"))
 
 
 def _from_file(path: Path) -> PreTrainedTokenizerBase:
@@ -252,12 +257,16 @@ def _from_file(path: Path) -> PreTrainedTokenizerBase:
 def _from_json(path: Path) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer
 
-    if path.name == "tokenizer.json" and (path.parent / "tokenizer_config.json").is_file():
+    if path.name == "tokenizer.json" and ((path.parent / "tokenizer_config.json").is_file() or _has_roles(path.parent)):
         return _from_folder(str(path.parent))
     with plain_read_errors(lambda reason: f"{path} is not a Hugging Face tokenizer file: {reason}."):
         tokenizer: Any = Tokenizer.from_file(str(path))
     check_ids(tokenizer.get_vocab(), str(path))
-    return wrap(tokenizer, roles_by_convention(tokenizer))
+    made = wrap(tokenizer, roles_by_convention(tokenizer))
+    template = path.with_name("chat_template.jinja")
+    if path.name == "tokenizer.json" and template.is_file():
+        made.chat_template = template.read_text(encoding="utf-8")
+    return made
 
 
 def _from_model(path: Path) -> PreTrainedTokenizerBase:

@@ -527,6 +527,22 @@ def test_ids_under_names_that_transformers_does_not_know_are_converted(place: st
     assert {name: held[name] for name in FREE} == {name: right for name, (_, right) in FREE.items()}
 
 
+def test_banned_words_are_written_as_the_target_writes_them(tmp_path: Path) -> None:
+    source, target = tiny_vocabulary(280), tiny_vocabulary(600)
+    words = [" brown fox", " fox", "left", " rain"]
+    model = tiny_model("llama", source.size)
+    model.generation_config.bad_words_ids = [source.encode([word])[0].tolist() for word in words]
+    apart = [source.id_of_bytes(bytes([byte])) for byte in b"left"]  # not as the source writes it
+    model.generation_config.bad_words_ids.append(apart)
+    model.generation_config.sequence_bias = {tuple(source.encode([word])[0].tolist()): -5.0 for word in words}
+    move_special_ids(model.config, model.generation_config, source, target, source.size)
+    right = [target.encode([word])[0].tolist() for word in words]
+    assert right[1] == [target.id_of_bytes(b" fox")]
+    kept = [target.id_of_bytes(bytes([byte])) for byte in b"left"]
+    assert model.generation_config.bad_words_ids == [*right, kept]
+    assert list(model.generation_config.sequence_bias) == [tuple(ids) for ids in right]
+
+
 def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> None:
     tokenizer = trained_tokenizer(specials=("<s>", "</s>", "<pad>", "<a>", "<b>"))
     model = tiny_model("llama", 320)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 
+from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.id_names import holds_ids, is_declared, may_be_an_id, words_of
 from tokalign_lab.token_table import ROLES
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ROLE = re.compile(r"(bos|eos|pad)_(token_)?(id|index|idx)s?")
 _PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv]_")
 _BIASES = {"bias", "biases"}
+_SEQUENCES = {"bad_words_ids", "force_words_ids", "sequence_bias"}  # of words as the tokenizer writes them
 _GONE = object()  # an id that the target lacks, or a value with one
 
 
@@ -207,6 +209,9 @@ class _Mover:
         `gone` gets the ids without one.
         """
         if isinstance(value, list | tuple):
+            written = self._as_written(value) if name in _SEQUENCES else None
+            if written is not None:
+                return written
             fixed = int(inner and name == "forced_decoder_ids")  # a position comes before the id
             moved = [*value[:fixed], *(self._moved_value(one, name, gone, inner=True) for one in value[fixed:])]
             kept = [one for one in moved if one is not _GONE]
@@ -225,6 +230,16 @@ class _Mover:
         if new is None:
             gone.append(value)
         return _GONE if new is None else new
+
+    def _as_written(self, ids: Sequence[Any]) -> list[int] | None:
+        """Return the target's ids of the text that the source writes as `ids`; None if it writes no text as these."""
+        known = all(type(one) is int and 0 <= one < self._source.size for one in ids)
+        tokens = [self._source.token_bytes[i] for i in ids] if known else [None]
+        text = b"".join(token or b"" for token in tokens)
+        if None in tokens or not text or spell(self._source, [text]) != [list(ids)]:
+            return None
+        (written,) = spell(self._target, [text])
+        return written if b"".join(self._target.token_bytes[i] or b"" for i in written) == text else None
 
     def _moved_key(self, key: Any, name: str, gone: list[int], certain: bool) -> Any:
         """Convert the key of an entry; `certain` if the value is no id, so that a number in the key is one."""

@@ -32,6 +32,7 @@ from tokalign_lab.evaluation.document_bits import document_bits
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.model.special_ids import move_special_ids
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
+from tokalign_lab.tokenizer_training import extend, train
 from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vocabulary import Vocabulary, shared_roles, shared_tokens
 
@@ -736,3 +737,35 @@ def test_the_group_and_the_slice_0_are_like_others(tmp_path: Path) -> None:
     documents = read_documents([tmp_path / "a.jsonl"])
     assert {document.slice for document in documents} == {"0"}
     assert {document.group for document in documents} == {str(g) for g in range(30)}
+
+
+# Tokenizers trained like another
+
+
+def test_training_like_a_chat_tokenizer_keeps_the_marks_of_its_template() -> None:
+    tokenizer = tiny_tokenizer(300, template="<|user|>{{ messages }}\n<tool_call>")
+    tokenizer.add_tokens(["<|user|>", "<tool_call>", "<other>", "\n"])
+    made = train([WORDS * 9], 290, Vocabulary.from_tokenizer(tokenizer, "chat"))
+    assert len(made) <= 290
+    assert made.tokenize("<|user|>fox\n<tool_call>")[::5] == ["<|user|>", "<tool_call>"]
+    assert "<other>" not in made.get_vocab()
+
+
+def test_training_like_a_wordpiece_keeps_its_mark() -> None:
+    backend = Tokenizer(models.WordPiece({"<unk>": 0, "a": 1, "@@b": 2}, unk_token="<unk>"))
+    backend.model.continuing_subword_prefix = "@@"
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece(prefix="@@")
+    backend.add_special_tokens(["<unk>"])
+    made = Vocabulary.from_tokenizer(train([WORDS * 9], 90, view(backend, unk_token="<unk>")), "made")
+    assert made.decode(made.encode(["the foxing"])[0]) == "the foxing"
+
+
+def test_what_cannot_be_trained_or_extended_is_refused() -> None:
+    pieces = [("<unk>", 0.0), ("▁a", -1.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256))]
+    backend = Tokenizer(models.Unigram(pieces, 0, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    with pytest.raises(InputError, match="has byte tokens for unknown characters, which the trainers"):
+        train([WORDS * 9], 300, view(backend, unk_token="<unk>"))
+    suffixed = trained(pre_tokenizers.WhitespaceSplit(), decoders.BPEDecoder(), end_of_word_suffix="</w>")
+    with pytest.raises(InputError, match="is no plain BPE tokenizer"):
+        extend(suffixed, [WORDS * 9], 5)

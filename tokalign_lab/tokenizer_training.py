@@ -41,13 +41,14 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
 
     The result has fewer tokens than `size` if the text has too few pairs that occur `FEWEST_USES` times. Raises
     `InputError` if the size leaves no token besides special tokens and single bytes, training fails, or `like` is a
-    SentencePiece BPE, which the trainers cannot make.
+    SentencePiece BPE or has byte tokens for unknown characters, which the trainers cannot make.
 
     Parameters
     ----------
     texts : texts for training
     size : tokens of the new vocabulary, special tokens included
-    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are used. Without it:
+    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are used, with
+        those added tokens that the template writes. Without it:
         byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
     """
     if like is None:
@@ -55,23 +56,31 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
             byte_level_tokenizer({bytes([byte]): byte for byte in range(256)}, PATTERNS["o200k"], {END_OF_TEXT: 256}),
             Roles(bos=END_OF_TEXT, eos=END_OF_TEXT, pad=END_OF_TEXT),
         )
-    elif like.kind == "sentencepiece" and like.algorithm == "BPE":
+    elif like.is_byte_fallback.any() or (like.kind == "sentencepiece" and like.algorithm == "BPE"):
+        what = "is a SentencePiece BPE" if like.algorithm == "BPE" else "has byte tokens for unknown characters"
         raise InputError(
-            f"{like.name} is a SentencePiece BPE, which the trainers of the tokenizers library cannot make; choose a "
+            f"{like.name} {what}, which the trainers of the tokenizers library cannot make; choose a "
             "byte-level tokenizer for --like, or none."
         )
     else:
         base = like.tokenizer
-    special = sum(token.special for token in base.added_tokens_decoder.values())
+    added = base.added_tokens_decoder.values()
+    marks = [token for token in added if not token.special and token.content in str(base.chat_template or "")]
+    marks = [token for token in marks if token.content.strip()]  # such as <tool_call>; line ends are text
+    special = sum(token.special for token in added) + len(marks)
     least = special + 256 * (like is None or like.kind == "byte-level")
     if size <= least:
         raise InputError(f"--size is {size:,}, but special tokens and single bytes take {least:,}; give a larger one.")
     size = min(size, least + _n_bytes(texts))  # the trainers reserve memory for the size they are given
-    options = {} if base.backend_tokenizer.model.__class__.__name__ == "Unigram" else {"min_frequency": FEWEST_USES}
+    model = base.backend_tokenizer.model
+    options: dict[str, Any] = {} if type(model).__name__ == "Unigram" else {"min_frequency": FEWEST_USES}
+    if type(model).__name__ == "WordPiece":  # the trainer's default is ##
+        options["continuing_subword_prefix"] = model.continuing_subword_prefix
     try:
-        made = base.train_new_from_iterator(_batches(texts), size, show_progress=False, **options)
+        made = base.train_new_from_iterator(_batches(texts), size - len(marks), show_progress=False, **options)
     except Exception as error:  # the trainers raise plain Exception
         raise InputError(f"No tokenizer could be trained ({first_line(error)}); give more text.") from error
+    made.add_tokens(marks)
     made.chat_template = base.chat_template
     return made
 
@@ -95,7 +104,7 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
         raise InputError(f"--add is {add}; give a positive number of tokens.")
     state = json.loads(vocabulary.tokenizer.backend_tokenizer.to_str())
     model = state["model"]
-    if vocabulary.algorithm != "BPE" or model["continuing_subword_prefix"]:
+    if vocabulary.algorithm != "BPE" or model["continuing_subword_prefix"] or model["end_of_word_suffix"]:
         raise InputError(
             f"{vocabulary.name} is no plain BPE tokenizer, so it cannot be extended; use `tokenizer train`."
         )

@@ -621,6 +621,29 @@ def test_a_class_that_reads_another_tokenizer_than_the_file_is_named(name: str, 
     assert ("cuts text unlike its tokenizer.json" in caplog.text) == (name == "GPT2Tokenizer")
 
 
+@pytest.mark.parametrize("dummy_prefix", [True, False])
+def test_a_class_that_reads_another_tokenizer_than_the_sentencepiece_model_is_named(
+    dummy_prefix: bool, tmp_path: Path, caplog
+) -> None:
+    """transformers 5 builds a LlamaTokenizer from the pieces alone: it puts a space before every text."""
+    import sentencepiece
+
+    options = {"vocab_size": 400, "model_type": "bpe", "byte_fallback": True, "remove_extra_whitespaces": False}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS.splitlines() * 9),
+        model_prefix=str(tmp_path / "tokenizer"),
+        normalization_rule_name="identity",
+        add_dummy_prefix=dummy_prefix,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    catalog.load_tokenizer(str(tmp_path))
+    assert ("cuts text unlike its tokenizer.model" in caplog.text) != dummy_prefix
+
+
 def test_an_unknown_name_suggests_names_that_have_a_tokenizer() -> None:
     with pytest.raises(InputError) as caught:
         catalog.load_vocabulary("zzzzzzzz")

@@ -208,21 +208,27 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder in Hugging Face's layout, or from the hub."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    file = Path(source) / "tokenizer.json"
+    files = (Path(source) / name for name in ("tokenizer.json", "tokenizer.model"))
+    file = next((file for file in files if file.is_file()), None)
     with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if not tokenizer.chat_template:  # only processors of multimodal models read this file
             of_processor = file_of(source, "chat_template.json")
             if of_processor is not None:
                 tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
-    if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file.is_file():  # it may build another
+    if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file is not None:  # it may be another
         with suppress(Exception):  # the folder is usable even if only the class can read the file
-            if not same_ids(tokenizer, PreTrainedTokenizerFast(tokenizer_file=str(file))):
+            if file.suffix == ".json":
+                right = PreTrainedTokenizerFast(tokenizer_file=str(file))
+            else:
+                right = wrap(sentencepiece_tokenizer(file), Roles())
+            if not same_ids(tokenizer, right):
                 _log.warning(
-                    "%s: transformers reads this folder as a %s, which cuts text unlike its tokenizer.json; to use "
+                    "%s: transformers reads this folder as a %s, which cuts text unlike its %s; to use "
                     "the file, copy it into another folder and name that",
                     source,
                     type(tokenizer).__name__,
+                    file.name,
                 )
     return tokenizer
 

@@ -734,6 +734,22 @@ def test_roles_and_template_next_to_a_tokenizer_json_are_read(whole_folder: bool
     assert (named.tokenizer.eos_token, named.tokenizer.chat_template) == ("<|eot|>", "{{ messages }}")
 
 
+@pytest.mark.parametrize("gap", [0, 5])
+def test_an_added_token_that_transformers_renumbers_is_refused(gap: int, tmp_path: Path) -> None:
+    model = json.loads(tiny_tokenizer(300).backend_tokenizer.to_str())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = (" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"])
+    (tmp_path / "merges.txt").write_text("\n".join(merges))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    first = len(model["vocab"])
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<b>": first + gap}))
+    if gap:
+        with pytest.raises(InputError, match=rf"gives '<b>' the id {first + gap}, but transformers reads {first}"):
+            catalog.load_tokenizer(str(tmp_path))
+    else:
+        assert catalog.load_tokenizer(str(tmp_path)).get_vocab()["<b>"] == first
+
+
 # Texts whose fields say where a document belongs
 
 

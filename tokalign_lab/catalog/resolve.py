@@ -230,7 +230,25 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
                     type(tokenizer).__name__,
                     file.name,
                 )
+    if file is None or file.suffix != ".json":
+        _check_added(tokenizer, source)
     return tokenizer
+
+
+def _check_added(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Raise `InputError` if transformers gives a token another id than an older `added_tokens.json`, which it may."""
+    file = file_of(source, "added_tokens.json")
+    if file is None:
+        return
+    with plain_read_errors(lambda reason: f"'{file}' cannot be read: {reason}."):
+        stated = dict(json.loads(file.read_text(encoding="utf-8")))
+    vocabulary = tokenizer.get_vocab()
+    for token, i in stated.items():
+        if vocabulary.get(token) != i:
+            raise InputError(
+                f"'{file}' gives {token!r} the id {i}, but transformers reads {vocabulary.get(token)}; save the "
+                "tokenizer as a tokenizer.json, which keeps its ids, and use that."
+            )
 
 
 def _from_directory(path: Path) -> PreTrainedTokenizerBase:

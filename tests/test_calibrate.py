@@ -11,6 +11,7 @@ from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation import head
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte, head_inputs
 from tokalign_lab.model.calibrate import calibrate, expected_counts
 from tokalign_lab.model.load import load_model
@@ -47,6 +48,25 @@ def test_calibration_changes_only_the_bias_of_a_head_that_has_one() -> None:
     assert result.nats_after < result.nats_before
     assert result.spread == 0
     assert result.largest == pytest.approx(float(shift.abs().max())) != 0
+
+
+@pytest.mark.parametrize("slower", [True, False])
+def test_a_model_in_bfloat16_is_read_in_float32_where_that_is_faster(
+    slower: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = tiny_vocabulary(300)
+    halves = tiny_model("phi", vocabulary.size).to(torch.bfloat16)
+    before = {name: value.clone() for name, value in halves.state_dict().items()}
+    monkeypatch.setattr(head, "_slower_than_float32", lambda _dtype: slower)
+    with head.in_fast_dtype(halves):
+        assert {value.dtype for value in halves.parameters()} == {torch.float32 if slower else torch.bfloat16}
+    whole = tiny_model("phi", vocabulary.size)
+    whole.load_state_dict(before)  # the same weights, in float32
+    found, right = (calibrate(model, vocabulary, TEXT, source=(model, vocabulary)) for model in (halves, whole))
+    assert (abs(found.nats_before - right.nats_before) < 1e-5) == slower
+    after = halves.state_dict()
+    assert {value.dtype for value in after.values()} == {torch.bfloat16}
+    assert [name for name, value in after.items() if not torch.equal(value, before[name])] == ["lm_head.bias"]
 
 
 def test_special_tokens_keep_their_logits() -> None:

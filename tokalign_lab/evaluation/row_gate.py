@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
 from tokalign_lab.evaluation.finding import NEW_ROWS, Finding, first_ids, percent, several
-from tokalign_lab.evaluation.head import Head, evaluation_mode
+from tokalign_lab.evaluation.head import Head, evaluation_mode, in_fast_dtype
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def row_gate(
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text
     reference = is_text & ~new if new_ids is not None and (is_text & ~new).any() else is_text
-    states, following, _ = head_inputs(model, vocabulary, documents, contexts)
+    with in_fast_dtype(model):
+        states, following, _ = head_inputs(model, vocabulary, documents, contexts)
     mean_logit, wrong = (found[: len(is_text)] for found in _predict(model, states, following))
     uses = np.bincount(following.numpy(), minlength=len(is_text))[: len(is_text)]
     middle = np.median(mean_logit[reference])

@@ -38,7 +38,7 @@ from tokalign_lab.device import fast, pick_device
 from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import Window, head_inputs
-from tokalign_lab.evaluation.head import capped_logits, evaluation_mode
+from tokalign_lab.evaluation.head import capped_logits, evaluation_mode, in_fast_dtype
 from tokalign_lab.model.rearrange import untie
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import TextSettings
@@ -128,9 +128,10 @@ def calibrate(
         The source model and its tokenizer, whose predictions count too; without it only the text's tokens count.
     """
     share = 0.5 if source is None else 0.3  # of the time
-    states, input_ids, windows = head_inputs(
-        model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, share)
-    )
+    with in_fast_dtype(model):
+        states, input_ids, windows = head_inputs(
+            model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, share)
+        )
     head = model.get_output_embeddings()
     weight, bias = head.weight.detach().float().cpu(), getattr(head, "bias", None)
     direction, spread = (None, 0.0) if bias is not None else steady_direction(states)
@@ -140,7 +141,8 @@ def calibrate(
     seen = torch.bincount(input_ids, minlength=len(weight)).float()
     unread = 0
     if source is not None:
-        counts, unread = expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))
+        with in_fast_dtype(source[0]):
+            counts, unread = expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))
         seen = (seen + counts) / 2
     free = torch.ones(len(weight), dtype=torch.bool)
     free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)

@@ -81,6 +81,17 @@ def test_a_typed_text_is_segmented_and_a_clicked_token_shows_its_merges(lab: Lab
     expect(history).not_to_contain_text("builds <")
 
 
+def test_advice_is_given_before_any_work(lab: LabPage) -> None:
+    pair = lab.page.locator(".tl-tab-pair")
+    pair.get_by_role("button", name="Is it worth it?").click()
+    verdict = pair.locator(".tl-verdict[role=status] .tl-state")
+    expect(verdict).to_have_text(re.compile("swap|extend"), timeout=LONG_MS)
+    for number in ("tokens saved", "times the speed", "times the bits per byte after recovery"):
+        expect(pair.get_by_text(number, exact=True).first).to_be_visible()
+    pair.get_by_role("button", name="Reasons").click()
+    expect(pair.locator(".tl-table-scroll tr", has_text="prose")).to_be_visible()
+
+
 def test_tabs_name_the_step_that_they_wait_for(lab: LabPage) -> None:
     expect(open_tab(lab, "Maps")).to_contain_text("There is no alignment yet")
     open_tab(lab, "Pair")

@@ -18,11 +18,13 @@ from typing import Any
 DOCS = Path(__file__).parent.parent / "docs"
 RAW = DOCS.parent / "benchmarks/results"
 QUALITY, RECOVERY = RAW / "quality.jsonl", RAW / "recovery.jsonl"
-SEARCH = RAW / "recovery_search.jsonl"
-SOURCE = "smollm2-135m"  # the source model of the recovery benchmarks
-# For each text of recovery_search.jsonl, its slice.
+SOURCE = "smollm2-135m"  # the source model of recovery.py
+# For each text of recovery.jsonl, its name and its slice.
 TEXTS = {
     "prose": ("prose", "prose"),
+    "code": ("Python", "code"),
+    "ru": ("Russian", "ru"),
+    "ja": ("Japanese", "ja"),
     "o_en": ("Wikipedia", "prose"),
     "o_code": ("C++", "code"),
     "o_de": ("German", "de"),
@@ -44,7 +46,7 @@ def main() -> None:
 
 def collect() -> list[dict[str, Any]]:
     """Return the lines; bits per byte are rounded to four decimals."""
-    return [*_quality(), *_recovery(), *_search()]
+    return [*_quality(), *_recovery()]
 
 
 def _line(run: str, page: str, source: str, target: str, slice: str, tokens: int, **bits: float) -> dict[str, Any]:
@@ -70,36 +72,27 @@ def _quality() -> Iterator[dict[str, Any]]:
 
 
 def _recovery() -> Iterator[dict[str, Any]]:
-    rows = {row["model"]: row for row in _read(RECOVERY)}
-    controls = [rows.pop("control"), rows.pop("control, one stage")]
-    for target, row in rows.items():
-        last = max(row["curve"], key=int)
-        for name in row["curve"]["0"]:
-            if name == "all":
-                continue
-            bits = {
-                "untuned": controls[0]["curve"]["0"][name],
-                "start": row["curve"]["0"][name],
-                "control": min(control["curve"][last][name] for control in controls),
-                "end": row["curve"][last][name],
-            }
-            run = f"papers, {last} steps, seed {row['seed']}"
-            yield _line(run, "docs/results/recovery.md", SOURCE, target, name, row["tokens"], **bits)
-
-
-def _search() -> Iterator[dict[str, Any]]:
-    """Yield the lines of the default recipe for each target, at its smallest budget that has a control."""
-    lines = [line for line in _read(SEARCH) if "settings" in line]
-    for target in dict.fromkeys(line["settings"]["target"] for line in lines if line["way"] == "control"):
-        own = [line for line in lines if line["settings"]["target"] == target]
-        tokens = min(line["settings"]["tokens"] for line in own if line["way"] == "control")
-        own = [line for line in own if line["settings"]["tokens"] == tokens]
-        control = next(line for line in own if line["way"] == "control")
-        for line in (one for one in own if one["way"] == "recover"):
+    """Yield the lines of the default recipe for each target and number of tokens with a control."""
+    by: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for line in _read(RECOVERY):
+        by.setdefault((line["settings"]["target"], line["settings"]["tokens"]), []).append(line)
+    source = next(line for lines in by.values() for line in lines if line["way"] == "source")
+    started = set()  # targets whose model before tuning is in a line, since it is one model for all seeds
+    for (target, tokens), lines in by.items():
+        ways = {line["way"]: line for line in lines}
+        if "control" not in ways:
+            continue
+        for line in (one for one in lines if one["way"] == "recover"):
+            rows = {"control": ways["control"], "end": line}
+            if target not in started:
+                rows |= {"untuned": source, "start": ways["step 0"]}
+            started.add(target)
             for key, (text, name) in TEXTS.items():
+                if key not in line or key not in ways["control"]:
+                    continue
                 run = f"recover, {tokens:,} tokens, {text}, seed {line['seed']}"
-                bits = {"control": control[key], "end": line[key]}
-                yield _line(run, "docs/results/recovery_search.md", SOURCE, target, name, tokens, **bits)
+                bits = {field: row[key] for field, row in rows.items()}
+                yield _line(run, "docs/results/recovery.md", SOURCE, target, name, tokens, **bits)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/split_words.py --out benchmarks/results/split_words.jsonl
 
 SmolLM2-135M is converted to sp32k by `anchored`, calibrated, and tuned by `recover` on 10,000 tokens as in
-`recovery_search.py`. The source and the converted model, before and after tuning, read the texts of that program. A
+`recovery.py`. The source and the converted model, before and after tuning, read the texts of that program. A
 chunk ends where both tokenizers have a token boundary. Chunks are grouped by their tokens: one token on each side; one
 token of the source and several of the converted model ("split words"); all others. For split words, nats per word are
 compared with the nats that the source itself assigns to the first and the second piece (`cross_tokenizer.pieces`).
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import recovery_search
+import recovery
 import torch
 import tuning
 from harness import Kept, limit_threads, parser, report
@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     kept = Kept(given)
     texts = ["o_en"] if given.quick else ["prose", "o_en", "o_code"]
-    titles = {"prose": "prose", **{key: name for name, key in recovery_search.OTHER.items()}}
+    titles = {"prose": "prose", **{key: name for name, key in recovery.OTHER.items()}}
     lines = {
         (key, model): kept(lambda key=key, model=model: measure(key, model, given.quick), text=titles[key], model=model)
         for model in MODELS
@@ -64,8 +64,8 @@ def main() -> None:
 def model_of(model: str, quick: bool) -> tuple[Any, Vocabulary]:
     """Return one of `MODELS` and its tokenizer."""
     if model == "step 0":
-        return recovery_search.converted()
-    return recovery_search.tuned(recovery_search.WAYS[model], 1_024 if quick else TOKENS)[:2]
+        return recovery.converted()
+    return recovery.tuned(recovery.WAYS[model], 1_024 if quick else TOKENS)[:2]
 
 
 def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
     source = catalog.load_vocabulary(tuning.SOURCE)
     teacher = SourceTeacher(load_model(tuning.SOURCE, device="cpu"), source, student)
     pieces = Pieces(student, source)
-    documents = recovery_search.measured()[key][: 2 if quick else None]
+    documents = recovery.measured()[key][: 2 if quick else None]
     nats: dict[str, list[float]] = {kind: [0.0, 0.0] for kind in KINDS}
     parts: dict[str, list[float]] = {part: [0.0, 0.0] for part in PARTS}
     words = stretches = 0

@@ -52,7 +52,7 @@ run benchmarks/mixture_shares.py --out benchmarks/results/mixture_shares.jsonl
 run benchmarks/faithfulness.py --out benchmarks/results/faithfulness.jsonl
 run benchmarks/distillation.py --limit 40 --ablate --out benchmarks/results/distillation.jsonl
 run benchmarks/excess.py --out benchmarks/results/excess.jsonl
-run benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
+run benchmarks/recovery.py --ways recover text papers source control --out benchmarks/results/recovery.jsonl
 run benchmarks/stages.py --out benchmarks/results/stages.jsonl
 run benchmarks/corpus_size.py --out benchmarks/results/corpus_size.jsonl
 run benchmarks/extreme.py --out benchmarks/results/extreme.jsonl

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import plots
-from page import Page, Raw, Row, digits, interval, mean, number, percent, span
+from page import Page, Raw, Row, digits, interval, mean, number, percent
 
-CONTROLS = ("control", "control, one stage")
 SLICES = {"prose": "English", "code": "Python", "ru": "Russian", "ja": "Japanese"}
-OTHER = {"prose": "English prose", "o_en": "Wikipedia", "o_code": "C++", "o_de": "German"}
+OTHER = {"o_en": "Wikipedia", "o_code": "C++", "o_de": "German"}
+PAPERS_TOKENS = 1_000 * 2_097_152 * 134.5e6 / 1.01e9  # TokAlign++ section 5.1 with Pythia-1B, scaled to SmolLM2-135M
+PUBLISHED = ("ALM", "ALM, debiased", "MATT", "Token Distillation, text")
 
 
 def curve(line: Row, slice: str = "all") -> tuple[list[int], list[float]]:
@@ -24,14 +25,6 @@ def end(line: Row, slice: str = "all") -> float:
     return curve(line, slice)[1][-1]
 
 
-def behind(raw: Raw) -> dict[str, dict[str, float]]:
-    """Return by slice and target how far the converted model ends above the better control, as a share of its bits."""
-    by = {line["model"]: line for line in raw.measured}
-    best = {slice: min(end(by[name], slice) for name in CONTROLS) for slice in SLICES}
-    targets = [name for name in by if name not in CONTROLS]
-    return {slice: {name: end(by[name], slice) / best[slice] - 1 for name in targets} for slice in SLICES}
-
-
 def six_tasks(raw: Raw) -> tuple[float, float, float]:
     """Return the average accuracy of source and tuned model, and half of the source's 95 % confidence interval."""
     source, tuned = (
@@ -41,135 +34,140 @@ def six_tasks(raw: Raw) -> tuple[float, float, float]:
     return mean([row["acc"] for row in source]), mean([row["acc"] for row in tuned]), half
 
 
-def budget(raw: Raw) -> str:
-    """Return the tokens read, as a share of the papers' tokens scaled to this model."""
-    return raw.noted(r"at most [\d,]+, ([\d.]+)% of the papers") + " %"
-
-
-def recovery(raw: Raw) -> Page:
-    by = {line["model"]: line for line in raw.measured}
-    over = behind(raw)
-    ends = [end(by[name]) for name in CONTROLS]
-    titles = dict(zip(CONTROLS, ("source, two stages", "source, one stage"), strict=True))
-
-    return Page(
-        "Recovery with the papers' recipe",
-        "Does a converted model catch up with its source when both are tuned on the same text?",
-        f"No, not with 40 steps: it ends {span(over['prose'].values())} behind the tuned source "
-        f"in English and {span(over['ru'].values())} behind in Russian.",
-        partial(
-            plots.lines,
-            series={titles.get(name, name): curve(line, "prose") for name, line in by.items()},
-            x="step",
-            y="bits per byte of English prose",
-        ),
-        "Bits per byte of English prose during tuning: three converted models and the source (control). The table shows how far each ends behind it.",
-        ["target", *SLICES.values()],
-        [[name, *(f"{100 * over[slice][name]:+.0f} %" for slice in SLICES)] for name in over["prose"]],
-        "SmolLM2-135M, two stages as in the papers, 64 kB of text in equal parts, at most 24,000 tokens: "
-        f"{budget(raw)} of the papers' budget scaled to this model. One seed, 6,000 held-out bytes per slice. The control that ends lower is the reference: one "
-        f"stage ({digits(ends[1])} over all text) ends below two ({digits(ends[0])}). The goal, within 2 % in "
-        "English after 1,000 steps of the papers' size, is not tested. The default recipe `recover` is in "
-        "[decision 16](../decisions/0016-recovery-defaults.md).",
-    )
-
-
-def search_lines(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, list[Row]]]:
-    """Return the measurements of `recovery_search.py` by number of tokens, ascending, and way; one per seed."""
+def measured(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, list[Row]]]:
+    """Return the measurements of `recovery.py` by number of tokens, ascending, and recipe; one per seed."""
     by: dict[int, dict[str, list[Row]]] = {}
     for line in raw.measured:
-        if line["settings"]["target"] != target:
-            continue
-        by.setdefault(line["settings"]["tokens"], {}).setdefault(line["way"], []).append(line)
+        if line["settings"]["target"] == target:
+            by.setdefault(line["settings"]["tokens"], {}).setdefault(line["way"], []).append(line)
     return dict(sorted(by.items()))
 
 
-def search_means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
-    """Return the measurements of `search_lines`, averaged over seeds."""
+def means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
+    """Return the measurements averaged over seeds, for each text over the seeds that measured it."""
 
-    def means(lines: list[Row]) -> Row:
-        keys = [key for key in (*OTHER, "cpu") if all(isinstance(line.get(key), int | float) for line in lines)]
-        return {key: mean([line[key] for line in lines]) for key in keys}
+    def averaged(lines: list[Row]) -> Row:
+        values = {key: [line[key] for line in lines if key in line] for key in (*SLICES, *OTHER, "cpu")}
+        return {key: mean(of) for key, of in values.items() if of}
 
     return {
-        tokens: {way: means(lines) for way, lines in ways.items()} for tokens, ways in search_lines(raw, target).items()
+        tokens: {way: averaged(lines) for way, lines in ways.items()} for tokens, ways in measured(raw, target).items()
     }
 
 
-DEFAULT = "recover, calibrated by the source"
+def targets(raw: Raw) -> list[str]:
+    """Return the targets with a control, in the order of the file."""
+    return list(dict.fromkeys(line["settings"]["target"] for line in raw.measured if line["way"] == "control"))
 
 
-def default_way(ways: Mapping[str, object]) -> str:
-    """Return the name of the default way of `adapt`, or of the default before decision 19 if it was not measured."""
-    return next(way for way in (DEFAULT, *ways) if way in ways and "recover" in way)
+def with_control(raw: Raw, target: str = "sp32k") -> tuple[int, dict[str, Row]]:
+    """Return the largest number of tokens that was measured with a control, and its means by recipe."""
+    needed = {"step 0", "recover", "control"}
+    return max((tokens, ways) for tokens, ways in means(raw, target).items() if needed <= ways.keys())
 
 
-def closed_gap(raw: Raw) -> tuple[int, float, float]:
-    """Return the largest budget with a control, and the shares of the gap that the default closes: Wikipedia, C++."""
-    whole = {tokens: ways for tokens, ways in search_means(raw).items() if {"step 0", "control"} <= ways.keys()}
-    tokens, ways = max(whole.items())
-    return tokens, *closed(ways, default_way(ways))
+def closed(ways: Mapping[str, Row], way: str, text: str, begin: str = "step 0") -> float:
+    """Return the share of the gap to the control that a recipe closes on a text."""
+    start, end, control = (ways[name][text] for name in (begin, way, "control"))
+    return (start - end) / (start - control)
 
 
-def closed(ways: Mapping[str, Row], way: str) -> tuple[float, float]:
-    """Return the shares of the gap that a way closes: Wikipedia, C++."""
-    start, ours, control = ways["step 0"], ways[way], ways["control"]
-    wikipedia, code = ((start[key] - ours[key]) / (start[key] - control[key]) for key in ("o_en", "o_code"))
-    return wikipedia, code
+def closed_by_target(raw: Raw) -> dict[str, list[float]]:
+    """Return by target and `with_control`'s tokens what `recover` closes: Wikipedia, C++."""
+    found = {target: with_control(raw, target) for target in targets(raw)}
+    return {
+        f"{target}, {tokens:,} tokens": [closed(ways, "recover", text) for text in ("o_en", "o_code")]
+        for target, (tokens, ways) in found.items()
+    }
 
 
-def closed_later(raw: Raw) -> tuple[float, float]:
-    """Return `closed` of the best way with the largest budget, against the control of the budget before."""
-    _, *_, before, last = search_means(raw).values()
-    best = min((way for way in last if "recover" in way), key=lambda way: last[way]["o_en"] + last[way]["o_code"])
-    return closed({**last, "control": before["control"]}, best)
+def shares_text(by_target: Mapping[str, Sequence[float]]) -> str:
+    """Return shares by target as text."""
+    return ", ".join(f"{' and '.join(map(percent, shares))} ({target})" for target, shares in by_target.items())
+
+
+def closed_by_tokens(raw: Raw) -> dict[int, dict[str, float]]:
+    """Return by number of tokens (sp32k) what `recover` closes on each text, against the last control so far."""
+    control: Row = {}
+    found = {}
+    for tokens, ways in means(raw).items():
+        control = ways.get("control", control)
+        of = {**ways, "control": control}
+        found[tokens] = {text: closed(of, "recover", text) for text in ("prose", *OTHER)}
+    return found
 
 
 def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
-    """Return by text, with the smallest budget: the share of `recover`, and the best published recipe with its share.
+    """Return by text, with the fewest tokens: the share of `recover`, and the best published recipe with its share.
 
-    All of them start from the same calibrated model.
+    All of them start from the same model, which is calibrated by the text alone, without the prior.
     """
-    ways = next(iter(search_means(raw).values()))
-    ours = closed(ways, "recover")
-    published = {
-        name: closed(ways, name)
-        for name in ("ALM", "ALM, debiased", "MATT", "Token Distillation, text", "papers")
-        if name in ways
-    }
-    best = [max(published, key=lambda name, place=place: published[name][place]) for place in range(2)]
-    return {text: (ours[i], best[i], published[best[i]][i]) for i, text in enumerate(("Wikipedia", "C++"))}
+    ways, start = next(iter(means(raw).values())), "step 0, without the prior"
+    found = {}
+    for text in ("o_en", "o_code"):
+        shares = {way: closed(ways, way, text, start) for way in PUBLISHED if way in ways}
+        best = max(shares, key=lambda way: shares[way])
+        found[OTHER[text]] = (closed(ways, "recover, calibrated by the text", text, start), best, shares[best])
+    return found
 
 
-def closed_by_target(raw: Raw) -> dict[str, tuple[float, float]]:
-    """Return `closed` of the default for each target with a measured control, at the smallest budget."""
-    targets = dict.fromkeys(line["settings"]["target"] for line in raw.measured)
-    least = {target: next(iter(search_means(raw, target).values())) for target in targets}
-    return {target: closed(ways, default_way(ways)) for target, ways in least.items() if "control" in ways}
+def behind(raw: Raw, text: str) -> list[float]:
+    """Return how far `recover` ends above the control with the fewest tokens, as a share of its bits, for each target."""
+    first = [next(iter(means(raw, target).values())) for target in targets(raw)]
+    return [ways["recover"][text] / ways["control"][text] - 1 for ways in first]
 
 
-def seeds_by_target(raw: Raw) -> str:
-    """Return `seeds` at the smallest budget of each target."""
-    return ", ".join(
-        f"{seeds(raw, min(search_lines(raw, target)), target)} ({target})" for target in closed_by_target(raw)
-    )
-
-
-def seeds(raw: Raw, tokens: int, target: str = "sp32k") -> str:
-    """Return as text the number of seeds that the default recipe was measured with at a budget."""
-    ways = search_lines(raw, target)[tokens]
-    found = {line.get("seed", 0) for line in ways[default_way(ways)]}
-    return "one seed" if len(found) == 1 else f"{len(found)} seeds"
+def seeds_of(raw: Raw) -> str:
+    """Return as text the number of seeds of `recover` by target and amount of text."""
+    parts = []
+    for target in targets(raw):
+        runs = {tokens: len(ways["recover"]) for tokens, ways in measured(raw, target).items() if "recover" in ways}
+        counts = " and ".join(f"{n} {'seed' if n == 1 else 'seeds'} at {tokens:,}" for tokens, n in runs.items())
+        parts.append(f"{counts} ({target})")
+    return ", ".join(parts)
 
 
 def seed_range(raw: Raw) -> float:
-    """Return the largest difference between two seeds of one way in English prose, Wikipedia or C++, with the smallest budget."""
-    least = next(iter(search_lines(raw).values()))
+    """Return the largest difference between two seeds of a recipe in prose, Wikipedia or C++, with the fewest tokens."""
+    least = next(iter(measured(raw).values()))
     return max(
         max(line[key] for line in lines) - min(line[key] for line in lines)
         for lines in least.values()
-        for key in list(OTHER)[:3]
+        for key in ("prose", "o_en", "o_code")
     )
+
+
+def recovery(raw: Raw) -> Page:
+    by = means(raw)
+    fewest = min(by)
+    by_tokens = closed_by_tokens(raw)
+    series = {
+        name: (list(by_tokens), [100 * shares[key] for shares in by_tokens.values()])
+        for key, name in {"prose": "English prose", **OTHER}.items()
+    }
+    texts = {key: {**SLICES, **OTHER}[key] for key in ("o_en", "o_code", "o_de", "ru")}
+    first = {target: next(iter(means(raw, target).values())) for target in targets(raw)}
+
+    def cell(ways: Mapping[str, Row], way: str, text: str) -> str | None:
+        return f"{digits(ways[way][text])} ({percent(closed(ways, way, text))})" if text in ways[way] else None
+
+    return Page(
+        "Recovery on little text",
+        "How much of the gap to the tuned source does tuning close with little text?",
+        f"Only a part: on Wikipedia and C++, `recover` closes {shares_text(closed_by_target(raw))}.",
+        partial(plots.lines, series=series, x="tokens of text", y="share of the gap closed, %", levels={"goal": 60.0},
+                log=(True, False)),
+        "Share of the gap that `recover` closes with sp32k, by tokens of text; 100,000 tokens have the control of 30,000. "
+        f"The table has bits per byte after {fewest:,} tokens, and the share of the gap that is closed.",
+        ["target, recipe", *texts.values()],
+        [[f"{target}, `{way}`", *(cell(ways, way, text) for text in texts)]
+         for target, ways in first.items() for way in ("papers", "recover")],
+        f"SmolLM2-135M, the default text. The gap is from the converted model to the source tuned on the same bytes. `recover` has {seeds_of(raw)}; "
+        "the control has one. Of these texts, only Russian is in the tuning text. "
+        f"Seeds (sp32k, {fewest:,} tokens) differ by at most {digits(seed_range(raw), 2)}. Other recipes and more text: "
+        "[decision 16](../decisions/0016-recovery-defaults.md).",
+        command=f"python benchmarks/recovery.py --target sp32k --tokens {fewest} --ways recover papers control",
+    )  # fmt: skip
 
 
 def split_words(raw: Raw) -> Page:
@@ -201,44 +199,6 @@ def split_words(raw: Raw) -> Page:
          for text in texts for model in models],
         "SmolLM2-135M → sp32k, `anchored`, calibrated; one seed; about 9 kB of each text. A split word is one token of the source and several "
         "of the new tokenizer. The default recipe learns from this: [decision 16](../decisions/0016-recovery-defaults.md).",
-    )  # fmt: skip
-
-
-def recovery_search(raw: Raw) -> Page:
-    by = search_means(raw)
-    budgets = list(by)
-    least = by[budgets[0]]
-    start, control = least["step 0"], least.get("control")
-    ways = [way for way in least if way != "control" and not way.startswith("step 0")]
-    ours = default_way({way: least[way] for way in ways})
-    shares = [f"{percent(a)} and {percent(b)} ({target})" for target, (a, b) in closed_by_target(raw).items()]
-    answer = "The control was not measured"
-    if shares:
-        most, *most_shares = closed_gap(raw)
-        answer = f"A small part: on Wikipedia and on C++ it closes {', '.join(shares)}"
-        if most > budgets[0]:
-            answer += f"; with {most:,} tokens {' and '.join(map(percent, most_shares))} (sp32k)"
-    order = sorted(ways, key=lambda way: least[way]["o_en"])
-    shown = list(dict.fromkeys([*order[:4], ours, "papers" if "papers" in ways else order[-1]]))[:5]
-    measured = {way: [by[tokens][way] for tokens in budgets if "cpu" in by[tokens].get(way, ())] for way in shown[:3]}
-    series = {way: ([row["cpu"] for row in rows], [row["o_en"] for row in rows]) for way, rows in measured.items()}
-    levels = {"step 0": start["o_en"]} | ({"tuned source": control["o_en"]} if control else {})
-
-    return Page(
-        "How to tune a converted model on little text",
-        f"How much of the gap to the tuned source does the default recipe close with {budgets[0]:,} tokens, on text of other domains?",
-        f"{answer}.",
-        partial(plots.lines, series=series, x="CPU seconds", y="bits per byte of Wikipedia", levels=levels),
-        "Bits per byte of Wikipedia against CPU seconds, one marker per budget.",
-        ["recipe", *list(OTHER.values())[:3], "CPU seconds"],
-        [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
-         [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
-        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. Default, smallest budget: {seeds_by_target(raw)}; with sp32k 3 for `recover`, `text`, `papers`; others one. "
-        "`recover` is the default before decisions [16](../decisions/0016-recovery-defaults.md#a-high-temperature) and "
-        "[19](../decisions/0019-calibration-reads-the-source.md); gemma3 had no prior in its calibration. "
-        f"Seeds of the table (sp32k, smallest budget) differ by at most {digits(seed_range(raw), 2)}. "
-        "Some ways ran on an Intel Xeon.",
-        command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers 'recover, calibrated by the source' --seeds 3",
     )  # fmt: skip
 
 

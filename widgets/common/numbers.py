@@ -166,7 +166,7 @@ MEANINGS = {
     "recovered": Meaning(
         "times the bits per byte after recovery", "Bits per byte after the swap and a short recovery, divided by those "
         "of the source model tuned in the same way; from measured runs",
-        LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
+        LOWER, "1.1 to 1.7 after small budgets (docs/results/recovery.md)",
     ),
     "context": Meaning("bytes of context gained", "How many more bytes of text fit into the context window", HIGHER,
         "25 % with 20 % fewer tokens, 100 % with half the tokens"),

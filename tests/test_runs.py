@@ -275,12 +275,14 @@ def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(
 def test_settings_of_a_run_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.txt").write_text("some text", encoding="utf-8")
-    settings = {"source": "gpt2", "target": "qwen2", "text": ["mine.txt", "default"], "recipe": "pieces"}
+    settings = {"source": "gpt2", "target": "qwen2", "text": ["mine.txt", "default", "n" * 300], "recipe": "pieces"}
     path = RunFolder.create(Path("run"), "align", settings).path.resolve()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     Path("gpt2").mkdir()  # a folder named as a tokenizer of the catalogue
-    assert RunFolder(path).settings() == {**settings, "text": [str(tmp_path / "mine.txt"), "default"]}
+    assert RunFolder(path).settings() == {**settings, "text": [str(tmp_path / "mine.txt"), "default", "n" * 300]}
+    (path / "run.json").write_text("{", encoding="utf-8")
+    assert RunFolder(path).settings() == {}
 
 
 @pytest.fixture

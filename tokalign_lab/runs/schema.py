@@ -45,9 +45,10 @@ def placed_settings(info: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     A relative path of an existing file is resolved from the folder in which the run was created.
     """
-    from tokalign_lab.runs.kinds import kind_of  # imports the engine
+    from tokalign_lab.runs.kinds import KINDS  # imports the engine
 
-    paths = {one.name for one in kind_of(info["kind"]).settings.options() if one.path}
+    kind = KINDS.get(info["kind"])  # none for a damaged run
+    paths = {one.name for one in kind.settings.options() if one.path} if kind else set()
     made_in = info.get("cwd")
     start = folder / (made_in if isinstance(made_in, str) else ".")
 
@@ -56,8 +57,8 @@ def placed_settings(info: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             return [placed(one) for one in value]
         if not isinstance(value, str) or not value or is_known(value):
             return value
-        there = Path(os.path.normpath(start / value))
-        return str(there) if there.exists() else value
+        there = os.path.normpath(start / value)
+        return there if os.path.exists(there) else value
 
     return {name: placed(value) if name in paths else value for name, value in info["settings"].items()}
 

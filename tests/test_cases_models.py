@@ -966,6 +966,17 @@ def test_a_template_in_the_file_of_a_processor_is_read_for_a_hub_id(tmp_path: Pa
     assert load_vocabulary("some/chat").tokenizer.chat_template == CHAT
 
 
+def test_an_old_list_of_added_tokens_next_to_a_tokenizer_json_is_ignored_for_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = chat_model(tmp_path / "models--some--chat" / "snapshots" / "abc")
+    write_json(folder / "added_tokens.json", {"<old>": 7})
+    (tmp_path / "models--some--chat" / "refs").mkdir()
+    (tmp_path / "models--some--chat" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # no test asks a hub
+    assert load_vocabulary("some/chat").fingerprint == load_vocabulary(str(folder)).fingerprint
+
+
 def test_a_target_that_splits_special_tokens_does_not_split_turn_tokens(tmp_path: Path) -> None:
     folder, other = chat_model(tmp_path / "chat"), tiny_tokenizer(280)
     other.split_special_tokens = True

@@ -208,14 +208,13 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder in Hugging Face's layout, or from the hub."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    files = (Path(source) / name for name in ("tokenizer.json", "tokenizer.model"))
-    file = next((file for file in files if file.is_file()), None)
     with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if not tokenizer.chat_template:  # only processors of multimodal models read this file
             of_processor = file_of(source, "chat_template.json")
             if of_processor is not None:
                 tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
+    file = file_of(source, "tokenizer.json") or file_of(source, "tokenizer.model")
     if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file is not None:  # it may be another
         with suppress(Exception):  # the folder is usable even if only the class can read the file
             if file.suffix == ".json":

@@ -47,9 +47,9 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
     ----------
     texts : texts for training
     size : tokens of the new vocabulary, special tokens included
-    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are used, with
-        those added tokens that the template writes. Without it:
-        byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
+    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are used, and the added
+        tokens that the template writes. Without it: byte-level BPE with the pretokeniser of o200k and one special
+        token, `END_OF_TEXT`.
     """
     if like is None:
         base: Any = wrap(

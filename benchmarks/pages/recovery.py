@@ -47,7 +47,7 @@ def means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
     """Return the measurements averaged over seeds, for each text over the seeds that measured it."""
 
     def averaged(lines: list[Row]) -> Row:
-        values = {key: [line[key] for line in lines if key in line] for key in (*SLICES, *OTHER, "cpu")}
+        values = {key: [line[key] for line in lines if key in line] for key in (*SLICES, *OTHER)}
         return {key: mean(of) for key, of in values.items() if of}
 
     return {
@@ -58,6 +58,16 @@ def means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
 def targets(raw: Raw) -> list[str]:
     """Return the targets with a control, in the order of the file."""
     return list(dict.fromkeys(line["settings"]["target"] for line in raw.measured if line["way"] == "control"))
+
+
+def with_fewest(raw: Raw) -> dict[str, dict[str, Row]]:
+    """Return by target the means with the fewest tokens."""
+    return {target: next(iter(means(raw, target).values())) for target in targets(raw)}
+
+
+def budget(raw: Raw) -> str:
+    """Return the most tokens that were read, as a share of the papers' tokens."""
+    return f"{max(measured(raw)) / PAPERS_TOKENS:.2%}"
 
 
 def with_control(raw: Raw, target: str = "sp32k") -> tuple[int, dict[str, Row]]:
@@ -100,7 +110,8 @@ def closed_by_tokens(raw: Raw) -> dict[int, dict[str, float]]:
 def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
     """Return by text, with the fewest tokens: the share of `recover`, and the best published recipe with its share.
 
-    All of them start from the same model, which is calibrated by the text alone, without the prior.
+    All of them start from the same model, which is calibrated by the text alone, without the prior. The papers' recipe
+    is left out: its start had the prior.
     """
     ways, start = next(iter(means(raw).values())), "step 0, without the prior"
     found = {}
@@ -113,8 +124,7 @@ def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
 
 def behind(raw: Raw, text: str) -> list[float]:
     """Return how far `recover` ends above the control with the fewest tokens, as a share of its bits, for each target."""
-    first = [next(iter(means(raw, target).values())) for target in targets(raw)]
-    return [ways["recover"][text] / ways["control"][text] - 1 for ways in first]
+    return [ways["recover"][text] / ways["control"][text] - 1 for ways in with_fewest(raw).values()]
 
 
 def seeds_of(raw: Raw) -> str:
@@ -146,7 +156,6 @@ def recovery(raw: Raw) -> Page:
         for key, name in {"prose": "English prose", **OTHER}.items()
     }
     texts = {key: {**SLICES, **OTHER}[key] for key in ("o_en", "o_code", "o_de", "ru")}
-    first = {target: next(iter(means(raw, target).values())) for target in targets(raw)}
 
     def cell(ways: Mapping[str, Row], way: str, text: str) -> str | None:
         return f"{digits(ways[way][text])} ({percent(closed(ways, way, text))})" if text in ways[way] else None
@@ -161,7 +170,7 @@ def recovery(raw: Raw) -> Page:
         f"The table has bits per byte after {fewest:,} tokens, and the share of the gap that is closed.",
         ["target, recipe", *texts.values()],
         [[f"{target}, `{way}`", *(cell(ways, way, text) for text in texts)]
-         for target, ways in first.items() for way in ("papers", "recover")],
+         for target, ways in with_fewest(raw).items() for way in ("papers", "recover")],
         f"SmolLM2-135M, the default text. The gap is from the converted model to the source tuned on the same bytes. `recover` has {seeds_of(raw)}; "
         "the control has one. Of these texts, only Russian is in the tuning text. "
         f"Seeds (sp32k, {fewest:,} tokens) differ by at most {digits(seed_range(raw), 2)}. Other recipes and more text: "

@@ -52,23 +52,25 @@ def in_fast_dtype(model: PreTrainedModel) -> Iterator[None]:
 
     Many CPUs multiply bfloat16 four to five times more slowly. Without free memory for the copy, nothing changes.
     """
-    stored = [weight for weight in model.parameters() if weight.dtype in (torch.bfloat16, torch.float16)]
-    quantised = any(not weight.is_floating_point() or weight.itemsize < 2 for weight in model.parameters())
-    if not stored or quantised or any(weight.device.type != "cpu" for weight in stored):
-        yield
-        return
-    needed = sum(4 * weight.numel() for weight in stored)
-    if needed > psutil.virtual_memory().available or not _slower_than_float32(stored[0].dtype):
-        yield
-        return
-    originals = [weight.data for weight in stored]
+    weights = _slow_weights(model)
+    originals = [weight.data for weight in weights]
     try:
-        for weight in stored:
+        for weight in weights:
             weight.data = weight.data.float()
         yield
     finally:
-        for weight, original in zip(stored, originals, strict=True):
+        for weight, original in zip(weights, originals, strict=True):
             weight.data = original
+
+
+def _slow_weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """Return the weights to convert: those of half precision, or none if float32 is not faster or does not fit."""
+    halves = [weight for weight in model.parameters() if weight.dtype in (torch.bfloat16, torch.float16)]
+    quantised = any(not weight.is_floating_point() or weight.itemsize < 2 for weight in model.parameters())
+    if not halves or quantised or any(weight.device.type != "cpu" for weight in halves):
+        return []
+    fits = sum(4 * weight.numel() for weight in halves) <= psutil.virtual_memory().available
+    return halves if fits and _slower_than_float32(halves[0].dtype) else []
 
 
 @cache

@@ -15,6 +15,7 @@ from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.folding import ALL_TEXT, RunView, bits_by_part, number
 from tokalign_lab.runs.results import last_evaluation, made_by
+from tokalign_lab.runs.schema import placed_settings
 from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
 
@@ -98,12 +99,12 @@ class Reference:
 
     def __init__(self, given: float | None, first: RunFeed) -> None:
         self.given = given
-        self._text = measured_text(first.run)
+        self._text = measured_text(first.info, first.run.path)
         self.find_for(first)
 
     def find_for(self, feed: RunFeed) -> None:
         """Find the reference of a run: the given one if the text is the same, else a run in the same folder."""
-        given = self.given if measured_text(feed.run) == self._text else None
+        given = self.given if measured_text(feed.info, feed.run.path) == self._text else None
         self._found = {} if given is None else {ALL_TEXT: float(given)}
         self._run = run_of_the_source(feed.run, "measure") if given is None else None
         control = run_of_the_source(feed.run, "adapt")
@@ -129,9 +130,9 @@ class Reference:
         return self._run is not None and not self._found and self._run.state not in ENDED
 
 
-def measured_text(run: RunFolder) -> tuple[str, ...]:
-    """Return the settings that identify the held-out text of a run."""
-    return tuple(str(value) for value in text_of(run.settings(), MeasuredTextSettings).values())
+def measured_text(info: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """Return the settings that identify the held-out text of a run, from the content of its `run.json`."""
+    return tuple(str(value) for value in text_of(placed_settings(info, folder), MeasuredTextSettings).values())
 
 
 def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
@@ -143,11 +144,12 @@ def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
     before = made_by(run)
     if before is None:
         return None
-    source, text = before.info()["settings"].get("model"), measured_text(run)
+    source, text = before.info()["settings"].get("model"), measured_text(run.info(), run.path)
     found = []
     for other in list_runs(run.path.resolve().parent):
         info = other.info()
-        if info["kind"] == kind and info["settings"].get("model") == source and measured_text(other) == text:
+        of_source = info["kind"] == kind and info["settings"].get("model") == source
+        if of_source and measured_text(info, other.path) == text:
             found.append((info["state"], other))
     _, best = min(found, key=lambda one: (one[0] != "finished", one[0] in ENDED), default=(None, None))
     return best

@@ -276,8 +276,9 @@ class TrainingPanel(Panel):
         """Return a note on the overlaid runs: which numbers cannot be compared."""
         if len(self._feeds) == 1:
             return ""
-        text = measured_text(self._feeds[0].run)
-        others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.run) != text]
+        text, *others_text = (measured_text(feed.info, feed.run.path) for feed in self._feeds)
+        pairs = zip(self._feeds[1:], others_text, strict=True)
+        others = [f"“{escape(feed.view.name)}”" for feed, other in pairs if other != text]
         odd = f" Not comparable (other held-out text): bits per byte of {', '.join(others)}." * bool(others)
         return f"<div class='tl-note'>Stages, reference and control belong to “{escape(self.view.name)}”.{odd}</div>"
 

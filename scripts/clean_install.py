@@ -51,6 +51,7 @@ COMMANDS: list[tuple[str, int]] = [
     (f"tokenizer train --size 500 {' '.join(TEXT)} --out trained", 0),
     (f"tokenizer extend {SOURCE} --add 5 {' '.join(TEXT)} --out extended", 0),
     ("export converted --gguf out.gguf", 2),  # llama.cpp's converter is not installed
+    ("export converted", 2),  # neither --gguf nor --push-to-hub
     ("evaluate converted", 2),  # the extra `tasks` is not installed
     ("notebooks lessons", 0),
     ("gallery list", 0),

@@ -1,16 +1,25 @@
-"""Export to GGUF: the converter is found, its result is compared, and `tokenizer.model` gives the tokenizer's ids."""
+"""Export to GGUF: the converter is found, its result is compared, and `tokenizer.model` gives the tokenizer's ids.
+
+A published folder is the model and nothing else.
+"""
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import io
 import json
 import shutil
 import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from unicodedata import normalize
 
 import pytest
+import torch
 from gguf import GGUFReader
 from test_cases_models import sentencepiece_target
 from test_cli import run
@@ -23,6 +32,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.model import export, llama_cpp
 from tokalign_lab.model.hard_texts import hard_texts
 from tokalign_lab.model.load import load_model
+from tokalign_lab.model.publish import push_to_hub
 from tokalign_lab.model.save import save_model
 from tokalign_lab.model.sentencepiece_model import built_model
 
@@ -223,3 +233,94 @@ def test_a_real_runtime_gives_the_same_ids(tmp_path: Path) -> None:
     made = export.export_gguf(str(tmp_path / "saved"), tmp_path / "m.gguf")
     assert made["verdict"] == "ok", made["evidence"]
     assert made["runtime"].startswith("cyllama")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The requests of an upload, answered as the hub does; files of a commit are kept."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[dict[str, object]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        address = f"http://{self.headers['Host']}/me/moved"
+        if self.path.endswith("/repos/create"):
+            self.asked.append(json.loads(body))
+            self.answer({"url": address, "id": "me/moved"})
+        elif self.path.endswith("/preupload/main"):
+            names = [one["path"] for one in json.loads(body)["files"]]
+            self.answer({"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]})
+        elif self.path.endswith("/commit/main"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.answer({"commitUrl": f"{address}/commit/0", "commitOid": "0"})
+        else:  # the check of the card
+            self.answer({"errors": [], "warnings": []})
+
+    def answer(self, values: dict[str, object]) -> None:
+        if self.headers.get("Authorization") != "Bearer hf_mine":
+            return self.send_error(401)
+        body = json.dumps(values).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    """A server that stands for the hub, and a user with a token."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    Hub.files.clear()
+    Hub.asked.clear()
+    yield Hub
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sound(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, with the tokenizer's eos in its configurations, so that all checks pass."""
+    model, vocabulary = load_model(str(folder)), load_vocabulary(str(folder))
+    for config in (model.config, model.generation_config):
+        config.bos_token_id, config.eos_token_id = None, vocabulary.roles["eos"]
+    return save_model(model, vocabulary, tmp_path_factory.mktemp("sound") / "model")
+
+
+def test_a_published_folder_is_the_model_and_nothing_else(sound: Path, tmp_path: Path, hub: type[Hub]) -> None:
+    mine = shutil.copytree(sound, tmp_path / "mine")
+    (mine / "train.jsonl").write_text("private", encoding="utf-8")
+    (mine / "checkpoints").mkdir()
+    (mine / "checkpoints" / "model.safetensors").write_text("old", encoding="utf-8")
+    made = push_to_hub(str(mine), "me/moved", private=True)
+    assert "/me/moved" in made["hub"]
+    assert "private" in (hub.asked[0].get("visibility"), "private" * bool(hub.asked[0].get("private"))), "old and new"
+    assert set(hub.files) == {path.name for path in sound.iterdir()}
+    (tmp_path / "fetched").mkdir()
+    for name, content in hub.files.items():
+        (tmp_path / "fetched" / name).write_bytes(content)
+    ids = load_vocabulary(str(sound)).encode(["The quick fox"])[0]
+    read = [load_model(str(place))(torch.tensor([ids.tolist()])).logits for place in (sound, tmp_path / "fetched")]
+    assert torch.equal(*read)
+
+
+def test_a_model_with_a_failed_check_or_without_a_right_to_write_is_not_published(
+    folder: Path, sound: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="not published, because a check fails: Generation ends at"):
+        push_to_hub(str(folder), "me/moved")  # its configuration ends a text at another id
+    with pytest.raises(InputError, match="form organisation/name"):
+        push_to_hub(str(folder), "moved")
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with pytest.raises(InputError, match=r"The hub does not take .*401"):
+        push_to_hub(str(sound), "me/moved")
+    assert not hub.files
+    assert run("export", folder).returncode == 2

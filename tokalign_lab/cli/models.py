@@ -56,16 +56,24 @@ def rearrange(
     return result, lambda: console.print_facts(result)
 
 
-@command(app, "export", failed=lambda result: result["verdict"] == "fail")
+@command(app, "export", failed=lambda result: result.get("verdict") == "fail")
 def export(settings: ExportSettings) -> Any:
-    """Write a model as a GGUF file, and compare it with transformers in a llama.cpp runtime.
+    """Write a model as a GGUF file, compared with transformers in a llama.cpp runtime, or publish it on the hub.
 
     The exit code is 1 if greedy continuations differ, or token ids for a reason other than the tokenizer's normalizer.
     """
     from tokalign_lab.model.export import export_gguf
+    from tokalign_lab.model.publish import push_to_hub
 
-    with console.progress_bar("export") as progress:
-        result = export_gguf(settings.model, Path(settings.gguf), settings.converter, progress)
+    if settings.gguf is None and settings.push_to_hub is None:
+        raise InputError("Say how to export the model: --gguf FILE, or --push-to-hub organisation/name.")
+    result: dict[str, Any] = {}
+    if settings.gguf is not None:
+        with console.progress_bar("export") as progress:
+            result |= export_gguf(settings.model, Path(settings.gguf), settings.converter, progress)
+    if settings.push_to_hub is not None:
+        with console.progress_bar("publish") as progress:
+            result |= push_to_hub(settings.model, settings.push_to_hub, settings.private, progress)
     return {"model": settings.model, **result}, lambda: console.print_facts(result, title=settings.model)
 
 

@@ -112,18 +112,22 @@ class RearrangeSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """Convert a model for another program."""
+    """Convert a model for another program, or publish it."""
 
     subject = "`export`"
 
     model: str = required("A model and its tokenizer: a folder, a name or a hub id.", path=True)
-    gguf: str = required("The GGUF file to write.", flag="--gguf", path=True)
+    gguf: str | None = option(None, "The GGUF file to write.", path=True)
     converter: str | None = option(
         None,
         "llama.cpp's convert_hf_to_gguf.py or source folder, or llama-cpp-python's source archive. "
         "Default: search the PATH.",
         path=True,
     )
+    push_to_hub: str | None = option(
+        None, "Publish the model's folder under this hub id, organisation/name, unless a check of it fails."
+    )
+    private: bool = option(False, "If --push-to-hub creates the repository, make it private.")
 
 
 class WritingSettings(Settings):

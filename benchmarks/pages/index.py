@@ -62,7 +62,8 @@ def goals() -> list[Claim]:
     later = [most[text] for text in ("o_en", "o_code")]
     faults = Raw.read("faults").table("By kind and artefact")
     failed = sum(row["failed"] for row in faults)
-    kept = recorded("recorded-adapt-recover")["evaluation"][-1]["probes_answered"]
+    recovered = recorded("recorded-adapt-recover")
+    answered, (stayed, before) = recovered["evaluation"][-1]["probes_answered"], probes_kept(recovered)
     half = seconds_to_half()
     source, tuned, interval_of_source = recovery.six_tasks(Raw.read("six_tasks"))
     return [
@@ -77,7 +78,8 @@ def goals() -> list[Claim]:
              f"{' and '.join(map(percent, later))} with 100,000 (control of 30,000, one seed)", "../decisions/0016-recovery-defaults.md"),
         goal(half <= 180, "The quick start passes half of the gap to the untuned source after 3 minutes of tuning",
              f"{half / 60:.0f} minutes in the recorded run", "recovery.md"),
-        goal(kept >= 0.95, "95 % of the prompts that the source answers stay right", f"{percent(kept)} after `recover`",
+        goal(answered >= 0.95, "95 % of the prompts that the source answers stay right",
+             f"{percent(answered)} after `recover`; of {before} that are right before tuning, {stayed} stay right",
              "../decisions/0016-recovery-defaults.md"),
         goal(tuned >= source - interval_of_source, "The average of the six tasks stays within the interval of the source's",
              f"{digits(tuned, 3)} against {digits(source, 3)} ± {digits(interval_of_source, 2)} after 30,000 tokens, 500 questions each",
@@ -228,6 +230,13 @@ def below_source() -> str:
     return f"{sum(bits < source[name] for name, bits in ours.items())} of {len(ours)}"
 
 
+def probes_kept(run: dict[str, list[Row]]) -> tuple[int, int]:
+    """Count the probes answered before tuning that are answered at its end too, and those answered before it."""
+    first, last = run["evaluation"][0], run["evaluation"][-1]
+    before = first["probes"] - len(first["probes_lost"])
+    return before - len(set(last["probes_lost"]) - set(first["probes_lost"])), before
+
+
 def forgetting() -> str:
     """Describe what the recorded tuning runs gain and what they forget."""
     runs = {recipe: recorded(f"recorded-adapt-{recipe}") for recipe in ("recover", "papers")}
@@ -239,7 +248,8 @@ def forgetting() -> str:
         last = run["evaluation"][-1]
         text = [sample["text"] for sample in run["sample"] if sample["prompt"] == prompt][-1]
         bits.append(f"{digits(last['bits_per_byte'])} (`{recipe}`)")
-        probes.append(f"{percent(last['probes_answered'])} after `{recipe}`")
+        stayed, before = probes_kept(run)
+        probes.append(f"{percent(last['probes_answered'])} after `{recipe}` ({stayed} of the {before} right before it)")
         texts.append(f"*{' '.join(text.split()[:WORDS])} …* after `{recipe}`")
     return (
         f"The recorded runs of {tokens} tokens start at {digits(first['bits_per_byte'])} bits per byte and reach {' and '.join(bits)}; "

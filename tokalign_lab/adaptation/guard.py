@@ -2,15 +2,15 @@
 
 With little text, more steps keep lowering the bits per byte of that kind of text while the model forgets other things.
 So each measurement has two numbers: bits per byte of held-out text, and the share of probes that the model answers
-(`probes`). The kept step has the lowest bits per byte among the steps that answer nearly as many probes as the best
-earlier step. A run stops when held-out text no longer improves, or when two measurements in a row have lost more probes
-than `MOST_LOST`.
+(`probes`). A step forgets more than it learns if, since an earlier step, it has lost more than `MOST_LOST` of the
+probes, and a larger share of those it answered than of its bits per byte. Of the other steps, the one with the lowest
+bits per byte is kept. A run stops when held-out text no longer improves, or when two measurements in a row forget more
+than they learn.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,24 +65,34 @@ class Guard:
         """The measurement whose step is kept."""
         if not self._patience:
             return self.measured[-1]
-        best, most = self.measured[0], -math.inf
-        for one in self.measured:
-            most = max(most, one.answered) if not math.isnan(one.answered) else most
-            if one.bits_per_byte < best.bits_per_byte and not one.answered < most - MOST_LOST:
+        best = self.measured[0]
+        for number, one in enumerate(self.measured):
+            if one.bits_per_byte < best.bits_per_byte and not self._known_before(number):
                 best = one
         return best
+
+    def _known_before(self, number: int) -> list[Measured]:
+        """Return the earlier measurements since which this one forgets more than it learns."""
+        now = self.measured[number]
+        return [
+            before
+            for before in self.measured[:number]
+            if (lost := before.answered - now.answered) > MOST_LOST
+            and lost / before.answered > 1 - now.bits_per_byte / before.bits_per_byte
+        ]
 
     @property
     def reason(self) -> str:
         """The reason to stop the run now, as a sentence; empty if it should continue."""
         if not self._patience or len(self.measured) < 2:
             return ""
-        last, before = self.measured[-1], self.measured[-2]
-        most = max((one.answered for one in self.measured if not math.isnan(one.answered)), default=math.nan)
-        if last.answered < most - MOST_LOST and before.answered < most - MOST_LOST:
+        last, end = self.measured[-1], len(self.measured) - 1
+        if (known := self._known_before(end)) and self._known_before(end - 1):
+            most = max(known, key=lambda one: one.answered)
             return (
                 f"Stopped at step {last.step}: the model answers {last.answered:.0%} of the probes, and it answered "
-                f"{most:.0%} before. It forgets more than it learns from this text; step {self.best.step} is kept."
+                f"{most.answered:.0%} at step {most.step}. It forgets more than it learns from this text; step "
+                f"{self.best.step} is kept. Add text of the kind that it forgets, or train to the end with patience 0."
             )
         recent, earlier = self.measured[-self._patience :], self.measured[: -self._patience]
         if earlier and min(one.bits_per_byte for one in recent) > (1 - LEAST_GAIN) * min(

@@ -607,6 +607,41 @@ def test_rows_have_a_separate_learning_rate(model_folder: Path, text: str, tmp_p
         assert change == pytest.approx(1e-2 if rows else 1e-4, rel=0.05), name  # the first step of Adam is its rate
 
 
+@pytest.mark.parametrize(("kind", "recipe"), [("llama", "recover"), ("llama_tied", "recover"), ("llama", "text")])
+@pytest.mark.parametrize("stage1_share", [0.0, 1.0])
+def test_rows_of_shared_tokens_are_frozen_on_request(
+    kind: str, recipe: str, stage1_share: float, text: str, tmp_path: Path
+) -> None:
+    source, moved = save_tiny(tmp_path / "source", size=290, seed=3), save_tiny(tmp_path / "moved", kind, size=330)
+    (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
+    settings = {**SMALL.to_dict(), "recipe": recipe, "steps": 4, "stage1_share": stage1_share, "patience": 0}
+    run(moved, text, tmp_path / "run", AdaptSettings.from_dict({**settings, "freeze_shared_rows": True}))
+    new = new_tokens(load_vocabulary(str(moved)), load_vocabulary(str(source)))
+    old = np.setdiff1d(np.arange(load_vocabulary(str(moved)).size), new)
+    assert min(len(new), len(old)) > 20
+    before = load_model(str(moved), device="cpu").state_dict()
+    after = load_model(str(tmp_path / "run" / "model"), device="cpu").state_dict()
+    rows = {"model.embed_tokens.weight", "lm_head.weight"}
+    for name in rows:
+        assert torch.equal(before[name][old], after[name][old]), name
+        assert (before[name][new] != after[name][new]).any(), name
+    for name in before.keys() - rows:
+        assert torch.equal(before[name], after[name]) == bool(stage1_share), name
+
+
+def test_frozen_rows_that_would_change_or_are_unknown_are_refused(
+    model_folder: Path, text: str, tmp_path: Path
+) -> None:
+    frozen = {**SMALL.to_dict(), "freeze_shared_rows": True, "weight_decay": 0.0}
+    with pytest.raises(InputError, match="Weight decay would change frozen rows"):
+        AdaptSettings.from_dict({**frozen, "weight_decay": 0.1})
+    with pytest.raises(InputError, match="needs the source's tokenizer, which cannot be read"):
+        run(model_folder, text, tmp_path / "run", AdaptSettings.from_dict(frozen))
+    (model_folder / "tokalign.json").write_text(json.dumps({"model": str(model_folder)}), encoding="utf-8")
+    with pytest.raises(InputError, match="would leave no row to train"):
+        run(model_folder, text, tmp_path / "run", AdaptSettings.from_dict(frozen))
+
+
 def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_step(
     model_folder: Path, text: str, tmp_path: Path
 ) -> None:

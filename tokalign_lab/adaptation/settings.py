@@ -82,6 +82,11 @@ class AdaptSettings(MeasuredSettings):
         "In stage 2, give small updates to head rows of tokens that the text rarely predicts. Not in a sharded model.",
         flag="--head-floor/--no-head-floor",
     )
+    freeze_shared_rows: bool = option(
+        False,
+        "Do not train embedding and head rows of tokens that the source has too; with stage1_share 1, "
+        "only new rows train.",
+    )
     warmup_ratio: float = option(
         0.1, "Warm-up: share of each stage's steps in which the learning rate rises.", least=0, most=1
     )
@@ -161,6 +166,8 @@ class AdaptSettings(MeasuredSettings):
             raise InputError(f"There is no tracker {unknown[0]!r} to report to; choose of {', '.join(TRACKERS)}.")
         if self.needs_source and self.teacher:
             raise InputError("Losses from the source and a teacher do not go together; leave one out.")
+        if self.freeze_shared_rows and self.weight_decay:
+            raise InputError("Weight decay would change frozen rows; leave out weight_decay or freeze_shared_rows.")
         if self.needs_source and not self.cross_documents:
             raise InputError("Losses from the source need sequences that cross documents; leave cross_documents on.")
         _ = self.distillation  # refuses what makes no sense

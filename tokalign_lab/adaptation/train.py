@@ -30,7 +30,7 @@ from tokalign_lab.adaptation.checkpoints import (
     latest_checkpoint,
     remove_all,
 )
-from tokalign_lab.adaptation.coverage import coverage, in_words
+from tokalign_lab.adaptation.coverage import coverage, in_words, new_tokens
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_sequences, mixed
 from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Interrupt, Reporter, continue_text
@@ -41,7 +41,7 @@ from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
-from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
+from tokalign_lab.adaptation.rows import UsedRows, can_use_rows, freeze_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
 from tokalign_lab.adaptation.teacher import check_same_tokenizer
@@ -132,6 +132,7 @@ def adapt(
     source, reason = _source_of(model_name, learns and settings.needs_source, processes.device)
     probes = answered(*source, all_probes()) if source else all_probes()
     source_vocabulary = source[1] if source else None
+    frozen = _frozen(vocabulary, source_vocabulary, reason) if settings.freeze_shared_rows else None
     source = source if learns else None  # not kept in memory for the probes alone
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
     model = _load(str(checkpoint.path) if checkpoint else model_name, processes)
@@ -141,10 +142,13 @@ def adapt(
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
     recovery = _recovery(settings, model, source, vocabulary, reason, emit) if learns else None
     del source
-    run = _Run(settings, mix, vocabulary, measured, probes, teaching, recovery, guard, root, processes, emit, interrupt)
+    run = _Run(
+        settings, mix, vocabulary, measured, probes, teaching, recovery, frozen, guard, root, processes, emit, interrupt
+    )
     if resume:
         emit({"kind": "resumed", "step": done})
     read = np.concatenate([run.data(stage).ids(vocabulary.size) for stage in stages])
+    read = read if frozen is None else read[~frozen.numpy()[read]]
     found = coverage(read, vocabulary, held_out, source_vocabulary)
     emit({"kind": "coverage", **found})
     emit({"kind": "progress", "share": 0.0, "message": in_words(found)})
@@ -179,6 +183,7 @@ class _Run:
     probes: Sequence[Probe]
     teaching: Teaching | None
     recovery: tuple[SourceTeacher, Objective] | None
+    frozen: torch.Tensor | None
     guard: Guard
     root: Path
     processes: Processes
@@ -246,6 +251,8 @@ class _Run:
                 ids = torch.from_numpy(data.ids(self.vocabulary.size))
                 used = UsedRows(model, ids if loss is None else torch.unique(torch.cat([ids, loss.further_ids])))
                 stack.callback(used.close)
+            if self.frozen is not None:
+                stack.callback(freeze_rows(model, self.frozen, used))
             self._train(model, stage, checkpoint, data, used, dict if loss is None else loss.means)
         if not is_sharded():
             return model
@@ -298,8 +305,9 @@ class _Run:
         followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")
         whole = KeepOneWhole(self.root, self.processes)  # a checkpoint is complete before a run stops
         callbacks = [*followers, whole, reporter]
-        size = self.vocabulary.size
-        trainer = OrderedTrainer(model, stage, settings, self.root, self.processes, data, size, used, callbacks)
+        read = torch.from_numpy(data.ids(self.vocabulary.size))
+        trained = read if self.frozen is None else read[~self.frozen[read]]
+        trainer = OrderedTrainer(model, stage, settings, self.root, self.processes, data, trained, used, callbacks)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # undo the bf16 wrapper of its forward pass
         if reporter.stop is not None:  # requested in a step without a checkpoint
@@ -327,6 +335,19 @@ def _source_of(
         if needed:
             raise
         return None, str(error)
+
+
+def _frozen(vocabulary: Vocabulary, source: Vocabulary | None, reason: str) -> torch.Tensor:
+    """Return which ids the source has too (or have no text), bool (vocab_size,); `reason` is why `source` is None."""
+    if source is None:
+        raise InputError(f"freeze_shared_rows needs the source's tokenizer, which cannot be read. {reason}")
+    if is_sharded():
+        raise InputError("Rows of a sharded model cannot be frozen; leave out freeze_shared_rows, or do not shard.")
+    frozen = torch.ones(vocabulary.size, dtype=torch.bool)
+    frozen[torch.from_numpy(new_tokens(vocabulary, source))] = False
+    if frozen.all():
+        raise InputError("The source has all tokens of this model, so freeze_shared_rows would leave no row to train.")
+    return frozen
 
 
 def _recovery(

@@ -38,7 +38,7 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
     stage, settings, processes : of the run
     root : gets the checkpoints
     data : what the stage reads
-    vocab_size : ids of the model's tokenizer
+    head_rows : int64, rows of the head that the text uses and trains; the others are to move little (`optimizer`)
     used_rows : if the model's input embedding holds some rows only
     callbacks : in the order in which they are called
     """
@@ -51,7 +51,7 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
         root: Path,
         processes: Processes,
         data: OrderedBlocks,
-        vocab_size: int,
+        head_rows: torch.Tensor,
         used_rows: UsedRows | None,
         callbacks: list[TrainerCallback],
     ) -> None:
@@ -68,9 +68,8 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
         rows_rate, body_rate = settings.rates(processes.count)
         # of embeddings and head, where it differs from that of the other weights
         self._rows_rate = rows_rate if stage.number == 2 and rows_rate != body_rate else None
-        # rows of the head that the text uses, where the others are to move little (`optimizer`)
-        floored = stage.number == 2 and settings.head_floor and not is_sharded()
-        self._head_rows = torch.from_numpy(data.ids(vocab_size)) if floored else None
+        floored = stage.number == 2 and settings.head_floor and not is_sharded() and len(head_rows)
+        self._head_rows = head_rows if floored else None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Put embeddings and head in a separate group if they have a separate rate."""

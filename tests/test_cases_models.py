@@ -37,10 +37,14 @@ from transformers import (
     XLMConfig,
 )
 
+from tokalign_lab.adaptation.events import continue_text
+from tokalign_lab.adaptation.teacher_text import write_text
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.drafting import Drafting
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.card import card_data
 from tokalign_lab.model.check import check_folder
@@ -55,6 +59,7 @@ from tokalign_lab.model.special_tokens import CONVERSATIONS, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.vocabulary_tensors import further_tables
+from tokalign_lab.settings.kinds import WritingSettings
 from tokalign_lab.vocabulary import Vocabulary
 
 # --- files of other programs are not deleted
@@ -1110,3 +1115,37 @@ def test_the_cards_text_row_is_the_lexicons(tmp_path: Path) -> None:
     text = (tmp_path / "m" / "README.md").read_text()
     assert "| text | 12,345 bytes, SHA-256 abc |" in text
     assert "| calibration text | ['other.txt'] |" in text
+
+
+# --- settings of a generation_config that choose another way to generate
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3},
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"guidance_scale": 1.5},
+        {"prompt_lookup_num_tokens": 3},
+        {"return_dict_in_generate": True},
+        {"min_p": 0.9},
+        {"repetition_penalty": 9.0},
+    ],
+)
+def test_a_models_own_generation_settings_do_not_change_a_measurement(settings: dict, tmp_path: Path) -> None:
+    vocabulary = tiny_vocabulary(300)
+    texts = [Document(WORDS, str(number), str(number)) for number in range(8)]
+    writing = WritingSettings(documents=8, prompt_tokens=6, new_tokens=6)
+    found = []
+    for place, changed in enumerate([{}, settings]):
+        large, draft = (tiny_model("llama", vocabulary.size, seed) for seed in (0, 1))
+        for model in (large, draft):
+            model.generation_config.update(**changed)
+        own = copy.deepcopy(large.generation_config)
+        scores = Drafting(large, vocabulary, texts, 2, 9, seed=0, longest=40).score(draft)
+        write_text(large, vocabulary, texts, [], writing, tmp_path / f"{place}.jsonl")
+        counts = [(one.decoding, one.tokens, one.steps, one.proposed) for one in scores]
+        found.append((counts, continue_text(large, vocabulary, "The", 9), (tmp_path / f"{place}.jsonl").read_text()))
+        assert large.generation_config == own
+    assert found[0] == found[1]

@@ -28,7 +28,7 @@ from tokalign_lab.adaptation.divergence import Diverged, LossWatch
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.evaluation.head import evaluation_mode
+from tokalign_lab.evaluation.head import evaluation_mode, plain_generation
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, t
     ids = [*vocabulary.start_ids, *vocabulary.encode([prompt])[0].tolist()]
     if not ids:
         return ""
-    with evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model), plain_generation(model), torch.inference_mode():
         inputs = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
         made = model.generate(
             inputs,

@@ -26,7 +26,7 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import longest_input
+from tokalign_lab.evaluation.head import longest_input, plain_generation
 from tokalign_lab.files import write_json
 from tokalign_lab.locks import lock_or_refuse
 from tokalign_lab.progress import Progress, silent
@@ -126,17 +126,15 @@ def _continue(
     """Continue prompts of one length, and return each with its continuation as text."""
     eos = vocabulary.roles.get("eos")
     ids = torch.tensor(prompts, device=model.get_input_embeddings().weight.device)
-    # plain sampling: a model's generation_config may cut the distribution (top_k, top_p) or penalise repetition
     sampling: dict[str, Any] = {"do_sample": False}
     if settings.temperature > 0:
         sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), plain_generation(model):
         torch.manual_seed(int(np.random.SeedSequence([settings.seed, batch]).generate_state(1)[0]))
         made = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=settings.new_tokens,
-            repetition_penalty=1.0,
             eos_token_id=eos,
             tokenizer=vocabulary.tokenizer,  # for a generation_config with stop_strings
             pad_token_id=vocabulary.roles.get("pad", eos if eos is not None else 0),

@@ -19,7 +19,7 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import longest_input
+from tokalign_lab.evaluation.head import longest_input, plain_generation
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -81,7 +81,8 @@ class DraftScore:
 class Drafting:
     """Prompts of a text, which the large model continues alone and then with each draft model.
 
-    Stop strings are removed from the models' `generation_config`, so generation does not end at them.
+    Of the models' `generation_config` only special and suppressed ids are used, so generation does not end at stop
+    strings.
 
     Raises `InputError` if the text has no passage that is long enough, or `longest` leaves no token for a prompt.
 
@@ -107,7 +108,6 @@ class Drafting:
     ) -> None:
         length = prompt_tokens(new_tokens, longest)
         self._large, self._vocabulary, self._new_tokens, self._seed = large, vocabulary, new_tokens, seed
-        large.generation_config.stop_strings = None  # transformers passes the draft model no tokenizer for them
         self._prompts: dict[str, list[torch.Tensor]] = {}
         passages = excerpts(documents, n_bytes(documents))
         for place in np.random.default_rng(seed).permutation(len(passages)):
@@ -140,10 +140,6 @@ class Drafting:
             written = [self._vocabulary.decode(ids) for texts, _ in self._plain.values() for ids in texts]
             if max(map(len, own.encode(written))) + 1 + AHEAD > limit:
                 return []
-        draft.generation_config.stop_strings = None
-        draft.generation_config.num_assistant_tokens = AHEAD
-        draft.generation_config.num_assistant_tokens_schedule = "constant"
-        draft.generation_config.assistant_confidence_threshold = 0.0  # always propose `AHEAD` tokens
         options: dict[str, Any] = {"assistant_model": draft}
         if own is not None:
             options |= {"tokenizer": self._vocabulary.tokenizer, "assistant_tokenizer": own.tokenizer}
@@ -152,7 +148,7 @@ class Drafting:
         scores = []
         for place, (name, decoding) in enumerate(jobs):
             progress(place / len(jobs), f"{name}, {decoding}")
-            with _forward_passes(self._large) as steps, _forward_passes(draft) as proposed:
+            with _proposing(draft), _forward_passes(self._large) as steps, _forward_passes(draft) as proposed:
                 texts, seconds = self._run(self._prompts[name], decoding, **options)
             tokens, plain = _n_new(self._prompts[name], texts), self._plain[name][1]
             scores.append(DraftScore(name, decoding, tokens, len(steps), len(proposed), seconds, plain))
@@ -164,7 +160,8 @@ class Drafting:
         options |= {"do_sample": decoding == "sampled", "max_new_tokens": self._new_tokens}
         if decoding == "sampled":
             options |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), plain_generation(self._large):
+            self._large.generation_config.stop_strings = None  # the draft model gets no tokenizer for them
             torch.manual_seed(self._seed)
             for ids in prompts:
                 texts.append(self._large.generate(ids, attention_mask=torch.ones_like(ids), **options)[0].tolist())
@@ -181,6 +178,17 @@ def prompt_tokens(new_tokens: int, longest: int | None) -> int:
 
 def _n_new(prompts: Sequence[torch.Tensor], texts: Sequence[list[int]]) -> int:
     return sum(map(len, texts)) - sum(ids.shape[1] for ids in prompts)
+
+
+@contextmanager
+def _proposing(draft: PreTrainedModel) -> Iterator[None]:
+    """Make a draft model propose `AHEAD` tokens in each step, also where its `generation_config` has other numbers."""
+    with plain_generation(draft):
+        draft.generation_config.stop_strings = None
+        draft.generation_config.num_assistant_tokens = AHEAD
+        draft.generation_config.num_assistant_tokens_schedule = "constant"
+        draft.generation_config.assistant_confidence_threshold = 0.0
+        yield
 
 
 @contextmanager

@@ -31,6 +31,8 @@ _LOGITS_BYTES = 64_000_000  # of one chunk of float32 logits
 _LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit: above rounding, which grouped experts make larger
 # names of the maximum input length in configurations; the last two are MPT's and Whisper's
 _LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+# settings of a generation_config that do not choose another way to generate
+_OF_ANY_GENERATION = ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "stop_strings")
 Made = TypeVar("Made")
 _causal: WeakSet[torch.nn.Module] = WeakSet()  # checked models: a run measures the same model many times
 
@@ -44,6 +46,23 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Let `generate` do what it is asked to do; restore the model's `generation_config` at the end.
+
+    That may choose beams, prompt lookup, guidance, no cache or another kind of result, and cut or change the
+    distribution. Only its special ids, suppressed ids and stop strings are used.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**{name: getattr(own, name, None) for name in _OF_ANY_GENERATION})
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @contextmanager

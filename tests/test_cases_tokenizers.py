@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -776,6 +777,17 @@ def test_the_group_and_the_slice_0_are_like_others(tmp_path: Path) -> None:
     documents = read_documents([tmp_path / "a.jsonl"])
     assert {document.slice for document in documents} == {"0"}
     assert {document.group for document in documents} == {str(g) for g in range(30)}
+
+
+def test_other_forms_of_a_data_set_are_read_or_named(tmp_path: Path) -> None:
+    rows = [{"text": f'line {n}\nsaid "so"', "group": n} for n in range(3)]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(json.dumps, rows)))
+    for place in (tmp_path / "a.ndjson", tmp_path):
+        assert [document.text for document in read_documents([place])] == [row["text"] for row in rows]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved" / "train")
+    for place in (tmp_path / "saved" / "train", tmp_path / "saved"):
+        with pytest.raises(InputError, match=r"saved/train' is a data set that `save_to_disk` wrote.* as Parquet"):
+            read_documents([place])
 
 
 # Tokenizers trained like another

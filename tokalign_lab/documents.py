@@ -27,6 +27,7 @@ CODE_SUFFIXES = frozenset(
     | {".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift", ".toml", ".ts", ".tsx", ".yaml", ".yml"}
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
+_JSONL_SUFFIXES = (".jsonl", ".ndjson")
 HUB_BYTES = 50_000_000
 """UTF-8 bytes read from a hub data set if no `max_bytes` is given: a stream may be endless."""
 _FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
@@ -64,8 +65,8 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
     Parameters
     ----------
     sources : sequence of str or Path
-        Each a catalogue name (`default`), a text or code file (one document), a `.jsonl` file (field `text`;
-        `name`, `group`, `slice` and `split` are optional), a `.parquet` file (column `text`), a folder
+        Each a catalogue name (`default`), a text or code file (one document), a `.jsonl` or `.ndjson` file (field
+        `text`; `name`, `group`, `slice` and `split` are optional), a `.parquet` file (column `text`), a folder
         (all such files below it), or `hub:org/name[:config[:split]]` (streamed).
     max_bytes : int, optional
         Take at most this many UTF-8 bytes: a seeded sample of whole documents that keeps the proportions of slices
@@ -189,6 +190,12 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
         return
     path = _locate(source)
     if path.is_dir():
+        saved = next((file.parent for file in path.rglob("state.json") if any(file.parent.glob("*.arrow"))), None)
+        if saved is not None:  # its JSON files describe the data set
+            raise InputError(
+                f"'{saved}' is a data set that `save_to_disk` wrote, which is not read; write it as Parquet: "
+                "datasets.load_from_disk(...).to_parquet('text.parquet')."
+            )
         files = sorted(file for file in path.rglob("*") if file.is_file() and _readable(file.relative_to(path)))
         if not files:
             raise InputError(f"The folder '{path}' holds no text, JSONL or Parquet file; name another.")
@@ -202,12 +209,12 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
 
 def _readable(path: Path) -> bool:
     hidden = any(name.startswith(".") for name in path.parts)
-    return not hidden and path.suffix.lower() in TEXT_SUFFIXES | {".jsonl", ".parquet"}
+    return not hidden and path.suffix.lower() in TEXT_SUFFIXES | {*_JSONL_SUFFIXES, ".parquet"}
 
 
 def _read_file(path: Path, name: str) -> Iterator[Document]:
     suffix = path.suffix.lower()
-    if suffix == ".jsonl":
+    if suffix in _JSONL_SUFFIXES:
         yield from _read_jsonl(path, name)
     elif suffix == ".parquet":
         yield from _read_parquet(path, name)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -788,6 +789,16 @@ def test_other_forms_of_a_data_set_are_read_or_named(tmp_path: Path) -> None:
     for place in (tmp_path / "saved" / "train", tmp_path / "saved"):
         with pytest.raises(InputError, match=r"saved/train' is a data set that `save_to_disk` wrote.* as Parquet"):
             read_documents([place])
+
+
+@pytest.mark.parametrize(("value", "kind"), [(b"bytes", "bytes"), (["a", "b"], "list"), ({"en": "a"}, "dict")])
+def test_a_parquet_column_without_strings_is_not_skipped(value, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text(WORDS)
+    pd.DataFrame({"text": [None, "a", None]}).to_parquet(tmp_path / "a.parquet")
+    assert len(read_documents([tmp_path])) == 2, "rows without a text are left out"
+    pd.DataFrame({"text": [None, value]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=rf"a.parquet' row 2 has a {kind} in the column 'text'; write a string"):
+        read_documents([tmp_path])
 
 
 # Tokenizers trained like another

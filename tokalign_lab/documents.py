@@ -263,7 +263,12 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
         for batch in file.iter_batches(1_000):
             for fields in batch.to_pylist():
                 number += 1
-                if isinstance(fields["text"], str):
+                if not isinstance(fields["text"], str | None):
+                    raise InputError(
+                        f"'{path}' row {number} has a {type(fields['text']).__name__} in the column 'text'; write a "
+                        "string there, or rename the column that has it."
+                    )
+                if fields["text"] is not None:
                     yield _document(fields, f"{name}:{number}")
 
 

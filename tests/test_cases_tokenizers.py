@@ -34,6 +34,8 @@ from tokalign_lab.evaluation.document_bits import document_bits
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.model.special_ids import move_special_ids
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
+from tokalign_lab.pipeline import train_tokenizer
+from tokalign_lab.settings.kinds import TrainTokenizerSettings
 from tokalign_lab.tokenizer_training import extend, train
 from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vocabulary import Vocabulary, shared_roles, shared_tokens
@@ -820,6 +822,17 @@ def test_training_like_a_wordpiece_keeps_its_mark() -> None:
     backend.add_special_tokens(["<unk>"])
     made = Vocabulary.from_tokenizer(train([WORDS * 9], 90, view(backend, unk_token="<unk>")), "made")
     assert made.decode(made.encode(["the foxing"])[0]) == "the foxing"
+
+
+def test_a_slice_that_a_tokenizer_drops_does_not_stop_training(tmp_path: Path) -> None:
+    backend = Tokenizer(models.WordPiece({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    view(backend, unk_token="<unk>").tokenizer.save_pretrained(tmp_path / "like")
+    parts = [("train", "prose", WORDS * 9), ("held_out", "prose", WORDS), ("held_out", "blank", "\n \n")]
+    lines = [json.dumps({"text": text, "split": split, "slice": name}) for split, name, text in parts]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    options = TrainTokenizerSettings(text=(str(tmp_path / "a.jsonl"),), size=90, like=str(tmp_path / "like"))
+    assert [one["slice"] for one in train_tokenizer(options, tmp_path / "made")["slices"]] == ["prose"]
 
 
 def test_what_cannot_be_trained_or_extended_is_refused() -> None:

@@ -51,7 +51,7 @@ from tokalign_lab.model.check import check_folder
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.quantised import keep_settings
 from tokalign_lab.model.rearrange import rearrange
-from tokalign_lab.model.save import save_model
+from tokalign_lab.model.save import load_source, save_model
 from tokalign_lab.model.save_tokenizer import CODE_FILE
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.special_ids import lost_ids, move_special_ids
@@ -1149,3 +1149,18 @@ def test_a_models_own_generation_settings_do_not_change_a_measurement(settings: 
         found.append((counts, continue_text(large, vocabulary, "The", 9), (tmp_path / f"{place}.jsonl").read_text()))
         assert large.generation_config == own
     assert found[0] == found[1]
+
+
+# --- a source that is not the one of the conversion
+
+
+def test_another_model_at_the_sources_place_is_not_learned_from(tmp_path: Path) -> None:
+    source, converted = str(tmp_path / "source"), str(tmp_path / "converted")
+    for size in (SOURCE.size, SOURCE.size - 10):
+        tiny_model("llama", size).save_pretrained(source)
+        tiny_tokenizer(size).save_pretrained(source)
+        if size == SOURCE.size:
+            rearrange_to_folder(source, mixed_lexicon(), load_vocabulary(source), TARGET, Path(converted))
+            assert load_source(converted)[1].fingerprint == SOURCE.fingerprint
+    with pytest.raises(InputError, match="has another tokenizer than the model that was converted"):
+        load_source(converted)

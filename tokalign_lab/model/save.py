@@ -131,7 +131,7 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     Raises
     ------
     InputError
-        If the folder does not name the source, or the source cannot be loaded.
+        If the folder does not name the source, or the source cannot be loaded or has another tokenizer now.
     """
     name = source_name(moved)
     if not name:
@@ -139,7 +139,13 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
             f"{Path(moved) / 'tokalign.json'} does not name the model that was converted, so there is no source to "
             "learn from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
         )
-    return load_model(name, device), load_vocabulary(name)
+    vocabulary, made_from = load_vocabulary(name), read_record(files_of(moved)).get("lexicon", {}).get("source")
+    if isinstance(made_from, dict) and made_from.get("fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
+        raise InputError(
+            f"{name!r} has another tokenizer than the model that was converted to {moved!r}, so it is no source to "
+            "learn from; put that model back, or train on the next token alone."
+        )
+    return load_model(name, device), vocabulary
 
 
 def save_other_files(

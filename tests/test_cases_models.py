@@ -36,12 +36,14 @@ from transformers import (
     RobertaConfig,
     XLMConfig,
 )
+from typer.testing import CliRunner
 
 from tokalign_lab.adaptation.events import continue_text
 from tokalign_lab.adaptation.teacher_text import write_text
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.cli import app
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.drafting import Drafting
@@ -1164,3 +1166,20 @@ def test_another_model_at_the_sources_place_is_not_learned_from(tmp_path: Path) 
             assert load_source(converted)[1].fingerprint == SOURCE.fingerprint
     with pytest.raises(InputError, match="has another tokenizer than the model that was converted"):
         load_source(converted)
+
+
+def test_a_lexicon_is_not_checked_on_the_rows_of_another_model(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("source", "target", "other")]
+    for name, tokenizer in zip(names, (SOURCE, TARGET, renumbered(SOURCE, np.arange(SOURCE.size)[::-1])), strict=True):
+        tiny_model("llama", tokenizer.size).save_pretrained(name)
+        tokenizer.tokenizer.save_pretrained(name)
+    lexicon = mixed_lexicon()
+    for side, name in zip(("source", "target"), names, strict=False):
+        lexicon.provenance[side]["name"] = name
+    lexicon.save(tmp_path / "l.parquet")
+    codes = []
+    for name in (names[0], names[2]):
+        done = CliRunner().invoke(app, ["diagnose", str(tmp_path / "l.parquet"), "--model", name])
+        codes.append(done.exit_code)
+    assert codes == [0, 2]
+    assert "was made for the source tokenizer" in done.stderr

@@ -186,12 +186,15 @@ def diagnose(
     ] = None,
 ) -> Any:
     """Check a lexicon and list its problems, with evidence and advice."""
+    from tokalign_lab import catalog
     from tokalign_lab.documents import read_parts
     from tokalign_lab.evaluation.diagnosis import diagnose as run
     from tokalign_lab.model.load import load_model
     from tokalign_lab.pipeline import open_lexicon
 
     table, source, target = open_lexicon(lexicon)
+    if model:
+        table.check(catalog.load_vocabulary(model))
     read = TextSettings.from_dict(table.provenance.get("split", {}) | {"text": text or ["default"]})
     documents = read_parts(read, ("held_out",))[1] if moved else ()
     models = [load_model(name, device="cpu", dtype="auto") if name else None for name in (model, moved)]

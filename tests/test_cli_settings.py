@@ -206,6 +206,8 @@ def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None
         ("- 1", "must hold options and values"),
         ("a: [", "cannot be read as YAML"),
         ("seed: 1.5", "--seed"),
+        ("max_bytes: 1:30", "--max-bytes"),  # 90 in YAML 1.1
+        ("seed: 4294967296", "seed is 4294967296"),
         ("one_to_one: perhaps", "one-to-one"),
         ('{"kind": "dance", "settings": {}}', "no kind of run named 'dance'"),
         ('{"kind": ["align"], "settings": {}}', "has the option 'kind'"),

@@ -19,7 +19,7 @@ from tokalign_lab.errors import InputError, first_line, plain_disk_errors
 from tokalign_lab.files import resolved
 from tokalign_lab.runs.control import RunEnded
 from tokalign_lab.settings.fields import Option, Settings
-from tokalign_lab.settings.kinds import MeasuredTextSettings
+from tokalign_lab.settings.kinds import MOST_SEED, MeasuredTextSettings
 
 app = typer.Typer(
     name="tokalign-lab",
@@ -40,7 +40,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(gallery_app, name="gallery")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Random seed.")]
 SentenceEncoder = Annotated[str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")]
 # People write `--text a b` for several texts, so extra arguments are read as more texts.
 _MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
@@ -182,11 +182,16 @@ def _numbers(flag: str, given: list[str]) -> dict[str, float]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML that reads 5e-5 as a number, although YAML 1.1 requires 5.0e-5."""
+    """YAML with decimal numbers only: YAML 1.1 reads 5e-5 as a text, 010 as 8, and 1:30 as 90."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, words) for tag, words in pairs if tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9]\d*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$"), list("-+.0123456789")
 )
 
 

@@ -33,7 +33,7 @@ from tokalign_lab.model import export, llama_cpp
 from tokalign_lab.model.hard_texts import hard_texts
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.publish import push_to_hub
-from tokalign_lab.model.save import save_model
+from tokalign_lab.model.save import model_files, save_model
 from tokalign_lab.model.sentencepiece_model import built_model
 
 WRITES = "import sys\nopen(sys.argv[3], 'w').write('gguf')\n"
@@ -312,13 +312,27 @@ def test_a_published_folder_is_the_model_and_nothing_else(sound: Path, tmp_path:
     assert torch.equal(*read)
 
 
+def test_several_chat_templates_belong_to_the_files_of_a_model(sound: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(sound, tmp_path / "mine")
+    (mine / "additional_chat_templates").mkdir()
+    (mine / "additional_chat_templates" / "tool.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (mine / "notes.json").write_text("{}", encoding="utf-8")
+    assert model_files(mine) == ["README.md", "additional_chat_templates/tool.jinja", *model_files(sound)[1:]]
+
+
 def test_a_model_with_a_failed_check_or_without_a_right_to_write_is_not_published(
-    folder: Path, sound: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+    folder: Path, sound: Path, tmp_path: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="not published, because a check fails: Generation ends at"):
         push_to_hub(str(folder), "me/moved")  # its configuration ends a text at another id
     with pytest.raises(InputError, match="form organisation/name"):
         push_to_hub(str(folder), "moved")
+    (tmp_path / "other").mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(sound / name, tmp_path / "other")
+    torch.save(load_model(str(sound)).state_dict(), tmp_path / "other" / "pytorch_model.bin")
+    with pytest.raises(InputError, match="not a folder with safetensors weights"):
+        push_to_hub(str(tmp_path / "other"), "me/moved")
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(InputError, match=r"The hub does not take .*401"):
         push_to_hub(str(sound), "me/moved")

@@ -63,10 +63,12 @@ def export(settings: ExportSettings) -> Any:
     The exit code is 1 if greedy continuations differ, or token ids for a reason other than the tokenizer's normalizer.
     """
     from tokalign_lab.model.export import export_gguf
-    from tokalign_lab.model.publish import push_to_hub
+    from tokalign_lab.model.publish import check_repo_id, push_to_hub
 
     if settings.gguf is None and settings.push_to_hub is None:
         raise InputError("Say how to export the model: --gguf FILE, or --push-to-hub organisation/name.")
+    if settings.push_to_hub is not None:
+        check_repo_id(settings.push_to_hub)
     result: dict[str, Any] = {}
     if settings.gguf is not None:
         with console.progress_bar("export") as progress:

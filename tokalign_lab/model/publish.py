@@ -8,18 +8,22 @@ from tokalign_lab.catalog.resolve import is_hub_id
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.model.check import check_folder
 from tokalign_lab.model.load import files_of
+from tokalign_lab.model.save import model_files
 from tokalign_lab.progress import Progress, part, silent
 
-# what a model's folder consists of; other files in it may be the user's own
-_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".md")
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise `InputError` if a repository's name is not of the form `organisation/name`."""
+    if not is_hub_id(repo_id):
+        raise InputError(f"The hub id {repo_id!r} must have the form organisation/name.")
 
 
 def push_to_hub(model: str, repo_id: str, private: bool = False, progress: Progress = silent) -> dict[str, str]:
     """Upload a model's folder to a repository on the hub, which is created if it does not exist.
 
-    Only files directly in the folder are uploaded: weights, configurations, tokenizer, card and licence texts. Raises
-    `InputError` if there is no such model, a check of it fails, or the hub refuses the upload. Returns `hub`, the
-    address of the upload.
+    Only files of the names that `save_model` writes are uploaded (`model_files`); others may be the user's own. Raises
+    `InputError` if there is no such model, it has no safetensors weights, a check of it fails, or the hub refuses the
+    upload. Returns `hub`, the address of the upload.
 
     Parameters
     ----------
@@ -30,15 +34,14 @@ def push_to_hub(model: str, repo_id: str, private: bool = False, progress: Progr
     """
     from huggingface_hub import HfApi
 
-    if not is_hub_id(repo_id):
-        raise InputError(f"The hub id {repo_id!r} must have the form organisation/name.")
+    check_repo_id(repo_id)
     folder = files_of(model)
-    if not folder.is_dir():
-        raise InputError(f"The model {model!r} is one file; only a model's folder can be published.")
+    names = model_files(folder) if folder.is_dir() else []
+    if not any(name.endswith(".safetensors") for name in names):
+        raise InputError(f"The model {model!r} is not a folder with safetensors weights, so it is not published.")
     failures = [one for one in check_folder(str(folder), part(progress, 0.0, 0.5)).findings if one.severity == "fail"]
     if failures:
         raise InputError(f"The model {model!r} is not published, because a check fails: {failures[0].evidence}")
-    names = [path.name for path in folder.iterdir() if path.suffix in _FILES and path.is_file()]
     progress(0.5, f"uploading {len(names)} files to {repo_id}")
     try:
         hub = HfApi()

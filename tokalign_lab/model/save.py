@@ -112,12 +112,23 @@ def is_saved_model(folder: Path) -> bool:
     return holds_only(folder, "tokalign.json", _WRITTEN)
 
 
+def model_files(folder: Path) -> list[str]:
+    """Return the files in a model's folder of the names that `save_model` writes, relative to the folder, sorted."""
+    own = (entry for entry in folder.iterdir() if re.fullmatch(_WRITTEN, entry.name))
+    files = (file for entry in own for file in ([entry] if entry.is_file() else entry.rglob("*")) if file.is_file())
+    return sorted(file.relative_to(folder).as_posix() for file in files)
+
+
 def source_name(moved: str) -> str:
     """Return the name of the model that a converted (or tuned) model was made from; "" where its folder names none.
 
     Raises InputError when there is no converted model of that name.
     """
-    return str(read_record(files_of(moved)).get("model", ""))
+    return _source_in(read_record(files_of(moved)))
+
+
+def _source_in(record: dict[str, Any]) -> str:
+    return str(record.get("model", ""))
 
 
 def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:
@@ -133,13 +144,14 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     InputError
         If the folder does not name the source, or the source cannot be loaded or has another tokenizer now.
     """
-    name = source_name(moved)
+    record = read_record(files_of(moved))
+    name = _source_in(record)
     if not name:
         raise InputError(
             f"{Path(moved) / 'tokalign.json'} does not name the model that was converted, so there is no source to "
             "learn from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
         )
-    vocabulary, made_from = load_vocabulary(name), read_record(files_of(moved)).get("lexicon", {}).get("source")
+    vocabulary, made_from = load_vocabulary(name), record.get("lexicon", {}).get("source")
     if isinstance(made_from, dict) and made_from.get("fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
         raise InputError(
             f"{name!r} has another tokenizer than the model that was converted to {moved!r}, so it is no source to "

@@ -190,13 +190,16 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
         return
     path = _locate(source)
     if path.is_dir():
-        saved = next((file.parent for file in path.rglob("state.json") if any(file.parent.glob("*.arrow"))), None)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        saved = next(
+            (file.parent for file in files if file.name == "state.json" and any(file.parent.glob("*.arrow"))), None
+        )
         if saved is not None:  # its JSON files describe the data set
             raise InputError(
                 f"'{saved}' is a data set that `save_to_disk` wrote, which is not read; write it as Parquet: "
                 "datasets.load_from_disk(...).to_parquet('text.parquet')."
             )
-        files = sorted(file for file in path.rglob("*") if file.is_file() and _readable(file.relative_to(path)))
+        files = [file for file in files if _readable(file.relative_to(path))]
         if not files:
             raise InputError(f"The folder '{path}' holds no text, JSONL or Parquet file; name another.")
         for file in files:

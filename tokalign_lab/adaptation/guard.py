@@ -67,11 +67,11 @@ class Guard:
             return self.measured[-1]
         best = self.measured[0]
         for number, one in enumerate(self.measured):
-            if one.bits_per_byte < best.bits_per_byte and not self._known_before(number):
+            if one.bits_per_byte < best.bits_per_byte and not self._forgets_since(number):
                 best = one
         return best
 
-    def _known_before(self, number: int) -> list[Measured]:
+    def _forgets_since(self, number: int) -> list[Measured]:
         """Return the earlier measurements since which this one forgets more than it learns."""
         now = self.measured[number]
         return [
@@ -87,8 +87,8 @@ class Guard:
         if not self._patience or len(self.measured) < 2:
             return ""
         last, end = self.measured[-1], len(self.measured) - 1
-        if (known := self._known_before(end)) and self._known_before(end - 1):
-            most = max(known, key=lambda one: one.answered)
+        if (before := self._forgets_since(end)) and self._forgets_since(end - 1):
+            most = max(before, key=lambda one: one.answered)
             return (
                 f"Stopped at step {last.step}: the model answers {last.answered:.0%} of the probes, and it answered "
                 f"{most.answered:.0%} at step {most.step}. It forgets more than it learns from this text; step "

@@ -7,13 +7,13 @@ matrix, gives exactly the same numbers as training the whole matrix. It saves a 
 a quarter of a million rows. This requires an embedding that is not shared with the head (the softmax gives every row a
 gradient).
 
-`freeze_rows`: rows of the user's choice keep their values, such as those of tokens that the source has too.
+`frozen_rows`: rows of the user's choice keep their values, such as those of tokens that the source has too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,9 @@ def can_use_rows(model: PreTrainedModel, weight_decay: float) -> bool:
     return weight_decay == 0 and head is not None and head.weight is not model.get_input_embeddings().weight
 
 
-def freeze_rows(model: PreTrainedModel, frozen: torch.Tensor, used: UsedRows | None = None) -> Callable[[], None]:
-    """Give rows of the embedding and the head no gradient; without weight decay, they keep their values.
-
-    Returns a function that undoes it.
+@contextmanager
+def frozen_rows(model: PreTrainedModel, frozen: torch.Tensor, used: UsedRows | None = None) -> Iterator[None]:
+    """Within the block, give rows of the embedding and the head no gradient; without weight decay, they do not change.
 
     Parameters
     ----------
@@ -53,12 +52,11 @@ def freeze_rows(model: PreTrainedModel, frozen: torch.Tensor, used: UsedRows | N
         factor = trains.to(weight.device, weight.dtype).view(-1, *[1] * (weight.ndim - 1))
         masked = functools.partial(torch.mul, factor)
         hooks.append(weight.register_hook(masked))  # type: ignore[no-untyped-call]
-
-    def undo() -> None:
+    try:
+        yield
+    finally:
         for hook in hooks:
             hook.remove()
-
-    return undo
 
 
 class UsedRows:

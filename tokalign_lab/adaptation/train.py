@@ -41,7 +41,7 @@ from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
-from tokalign_lab.adaptation.rows import UsedRows, can_use_rows, freeze_rows
+from tokalign_lab.adaptation.rows import UsedRows, can_use_rows, frozen_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
 from tokalign_lab.adaptation.teacher import check_same_tokenizer
@@ -242,18 +242,19 @@ class _Run:
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         data, loss = self.data(stage), self.loss(model)
+        read = torch.from_numpy(data.ids(self.vocabulary.size))
         with ExitStack() as stack:
             stack.callback(model.register_forward_pre_hook(without_cache, with_kwargs=True).remove)
             if loss is not None:
                 stack.enter_context(loss)
             used = None
             if can_use_rows(model, settings.weight_decay) and not is_sharded():
-                ids = torch.from_numpy(data.ids(self.vocabulary.size))
-                used = UsedRows(model, ids if loss is None else torch.unique(torch.cat([ids, loss.further_ids])))
+                used = UsedRows(model, read if loss is None else torch.unique(torch.cat([read, loss.further_ids])))
                 stack.callback(used.close)
             if self.frozen is not None:
-                stack.callback(freeze_rows(model, self.frozen, used))
-            self._train(model, stage, checkpoint, data, used, dict if loss is None else loss.means)
+                stack.enter_context(frozen_rows(model, self.frozen, used))
+                read = read[~self.frozen[read]]
+            self._train(model, stage, checkpoint, data, read, used, dict if loss is None else loss.means)
         if not is_sharded():
             return model
         last = latest_checkpoint(self.root, stages)  # the model in memory is sharded
@@ -278,6 +279,7 @@ class _Run:
         stage: Stage,
         checkpoint: Checkpoint | None,
         data: OrderedBlocks,
+        head_rows: torch.Tensor,
         used: UsedRows | None,
         parts: Callable[[], dict[str, float]],
     ) -> None:
@@ -305,9 +307,7 @@ class _Run:
         followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")
         whole = KeepOneWhole(self.root, self.processes)  # a checkpoint is complete before a run stops
         callbacks = [*followers, whole, reporter]
-        read = torch.from_numpy(data.ids(self.vocabulary.size))
-        trained = read if self.frozen is None else read[~self.frozen[read]]
-        trainer = OrderedTrainer(model, stage, settings, self.root, self.processes, data, trained, used, callbacks)
+        trainer = OrderedTrainer(model, stage, settings, self.root, self.processes, data, head_rows, used, callbacks)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # undo the bf16 wrapper of its forward pass
         if reporter.stop is not None:  # requested in a step without a checkpoint

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 import yaml
@@ -184,11 +184,12 @@ def _numbers(flag: str, given: list[str]) -> dict[str, float]:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML with decimal numbers only: YAML 1.1 reads 5e-5 as a text, 010 as 8, and 1:30 as 90."""
 
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, words) for tag, words in pairs if not tag.endswith((":int", ":float"))]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, words) for tag, words in pairs if tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9]\d*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$"), list("-+.0123456789")

@@ -14,10 +14,14 @@ from tokalign_lab.settings.fields import Settings, option, required
 MOST_SEED = 2**32 - 1  # numpy and transformers take no larger one
 
 
+def _seed(help: str) -> Any:
+    return option(0, help, least=0, most=MOST_SEED)
+
+
 class SplitSettings(Settings):
     """Settings of how a text is sampled and split."""
 
-    seed: int = option(0, "Random seed.", least=0, most=MOST_SEED)
+    seed: int = _seed("Random seed.")
     held_out_share: float = option(
         0.05, "Share of the text held out for scores, unless the text names its parts.", above=0, below=1
     )
@@ -83,7 +87,7 @@ class AdviseSettings(Settings):
         path=True,
     )
     max_bytes: int | None = option(2_000_000, "Use a sample of about this many bytes of the text.", least=1)
-    seed: int = option(0, "Seed of the sample.", least=0, most=MOST_SEED)
+    seed: int = _seed("Seed of the sample.")
     device: str | None = option(None, "cpu or cuda; the best one here by default.")
 
 
@@ -109,7 +113,7 @@ class RearrangeSettings(Settings):
         None, "keep: add the source's control tokens; target: only the target's own. Default: keep for chat models."
     )
     dequantize: bool = option(False, "Dequantise a quantised model.")
-    seed: int = option(0, "Random seed.", least=0, most=MOST_SEED)
+    seed: int = _seed("Random seed.")
     out: str | None = option(None, "The folder for the new model; `model` in the run's folder by default.", path=True)
 
 
@@ -141,7 +145,7 @@ class WritingSettings(Settings):
     prompt_tokens: int = option(32, "Length of the prompt from the original text, in tokens.", least=1)
     new_tokens: int = option(96, "Maximum number of tokens to generate.", least=1)
     temperature: float = option(1.0, "Sampling temperature; 0: greedy.", least=0)
-    seed: int = option(0, "Random seed.", least=0, most=MOST_SEED)
+    seed: int = _seed("Random seed.")
 
 
 class BitsSettings(TextSettings):
@@ -195,7 +199,7 @@ class ProjectSettings(Settings):
     method: str = option("umap", "umap or pca.")
     shared: bool = option(False, "Project all of them together.")
     fit_on: int | None = option(None, "Number of tokens to fit umap on; projection.FIT_ON by default.", least=1)
-    seed: int = option(0, "Random seed.", least=0, most=MOST_SEED)
+    seed: int = _seed("Random seed.")
 
 
 class TrainTokenizerSettings(TextSettings):

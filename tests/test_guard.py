@@ -22,14 +22,22 @@ def followed(folder: Path, *measured: tuple[float, float], patience: int = 3) ->
 def test_the_lowest_bits_are_kept(tmp_path: Path) -> None:
     guard = followed(tmp_path, (2.0, 0.6), (1.8, 0.7), (1.9, 0.7))
     assert (guard.best.step, guard.reason) == (10, "")
+    assert guard.verdict == "Step 10 of 20 is kept: it is better on held-out text."
 
 
 def test_a_step_that_forgets_is_not_kept_and_a_second_one_ends_the_run(tmp_path: Path) -> None:
-    guard = followed(tmp_path, (2.0, 0.8), (1.9, 0.9), (1.8, 0.8))
+    guard = followed(tmp_path, (2.0, 0.8), (1.9, 0.9), (1.8, 0.75))
     assert (guard.best.step, guard.reason) == (10, "")
-    guard.add(Measured(30, 1.7, 0.7))
+    forgets = "the model forgets more than it learns from this text; it answers 75% of the probes, and 90% at step 10."
+    assert guard.verdict == f"Step 10 of 20 is kept: {forgets}"
+    guard.add(Measured(30, 1.7, 0.75))
     assert guard.best.step == 10
-    assert guard.reason.startswith("Stopped at step 30: the model answers 70% of the probes, and it answered 90%")
+    assert guard.reason.startswith(f"Stopped at step 30: {forgets} Step 10 is kept.")
+
+
+def test_a_few_lost_probes_do_not_discard_a_run_that_learns(tmp_path: Path) -> None:
+    guard = followed(tmp_path, (1.843, 57 / 85), (1.706, 52 / 85))  # measured: 50 steps of the default text
+    assert (guard.best.step, guard.verdict) == (10, "")
 
 
 def test_a_step_that_learns_more_than_it_forgets_is_kept(tmp_path: Path) -> None:
@@ -39,9 +47,7 @@ def test_a_step_that_learns_more_than_it_forgets_is_kept(tmp_path: Path) -> None
     guard.add(Measured(30, 1.8, 0.7))
     assert (guard.best.step, guard.reason) == (20, "")
     guard.add(Measured(40, 1.79, 0.7))
-    assert guard.reason.startswith(
-        "Stopped at step 40: the model answers 70% of the probes, and it answered 99% at step 0."
-    )
+    assert "it answers 70% of the probes, and 99% at step 0. Step 20 is kept." in guard.reason
 
 
 def test_a_run_without_improvement_ends(tmp_path: Path) -> None:

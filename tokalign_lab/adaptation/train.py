@@ -225,7 +225,7 @@ class _Run:
         stopped = self.guard.reason if last.step < self.settings.steps else ""
         if best != last and not is_sharded():  # sharded weights are not saved at each measurement
             model = _load(str(self.guard.folder / "model") if best.step else name, self.processes)
-            stopped = stopped or f"Step {best.step} of {last.step} is kept: it is better on held-out text."
+            stopped = stopped or self.guard.verdict
         if stopped:
             self.emit({"kind": "kept", "step": best.step, "last_step": last.step, "reason": stopped})
         return model

@@ -64,6 +64,22 @@ def test_a_missing_text_ends_in_a_sentence(tmp_path: Path) -> None:
         read_documents([])
 
 
+def test_what_a_folder_holds_and_is_not_read_is_named(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "text", tmp_path / "elsewhere"
+    for name in (folder / "inside", elsewhere):
+        name.mkdir(parents=True)
+    for name in ("a.txt", "figures.tar.gz", ".b.txt.gz"):
+        (folder / name).write_bytes(b"some words")
+    (folder / "again").symlink_to(folder / "inside")  # read already
+    assert len(read_documents([folder])) == 1
+    (folder / "more").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"links to other folders \(1\), such as '.*more'"):
+        read_documents([folder])
+    (folder / "c4.json.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"compressed texts \(1\), such as '.*c4.json.gz'; unpack"):
+        read_documents([folder])
+
+
 def test_a_hub_data_set_without_network_ends_in_a_sentence() -> None:
     with pytest.raises(InputError, match="could not be read from the hub"):
         read_documents(["hub:nobody/nothing"])

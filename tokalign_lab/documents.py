@@ -28,6 +28,7 @@ CODE_SUFFIXES = frozenset(
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
+_COMPRESSED_SUFFIXES = frozenset({".gz", ".zip", ".bz2", ".xz", ".zst"})
 HUB_BYTES = 50_000_000
 """UTF-8 bytes read from a hub data set if no `max_bytes` is given: a stream may be endless."""
 _FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
@@ -190,7 +191,8 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
         return
     path = _locate(source)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        below = sorted(path.rglob("*"))
+        files = [file for file in below if file.is_file()]
         saved = next(
             (file.parent for file in files if file.name == "state.json" and any(file.parent.glob("*.arrow"))), None
         )
@@ -199,20 +201,41 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
                 f"'{saved}' is a data set that `save_to_disk` wrote, which is not read; write it as Parquet: "
                 "datasets.load_from_disk(...).to_parquet('text.parquet')."
             )
+        _check_unread(path, below)
         files = [file for file in files if _readable(file.relative_to(path))]
         if not files:
             raise InputError(f"The folder '{path}' holds no text, JSONL or Parquet file; name another.")
         for file in files:
             yield from _read_file(file, name=file.relative_to(path).as_posix())
     else:
-        if path.suffix.lower() in (".gz", ".zip", ".bz2", ".xz", ".zst"):
+        if path.suffix.lower() in _COMPRESSED_SUFFIXES:
             raise InputError(f"'{path}' is compressed; unpack it first.")
         yield from _read_file(path, name=path.name)
 
 
+def _check_unread(folder: Path, below: Sequence[Path]) -> None:
+    """Refuse compressed texts, and links to folders elsewhere, among the entries below a folder: neither is read."""
+    shown = [entry for entry in below if not _hidden(entry.relative_to(folder))]
+    packed = [x for x in shown if x.suffix.lower() in _COMPRESSED_SUFFIXES and _readable(Path(x.stem))]
+    if packed:
+        raise InputError(
+            f"'{folder}' holds compressed texts ({len(packed)}), such as '{packed[0]}'; unpack them first."
+        )
+    inside = folder.resolve()
+    linked = [x for x in shown if x.is_symlink() and x.is_dir() and not x.resolve().is_relative_to(inside)]
+    if linked:
+        raise InputError(
+            f"'{folder}' holds links to other folders ({len(linked)}), such as '{linked[0]}', which are not followed; "
+            "remove them, and name those folders as texts too."
+        )
+
+
+def _hidden(path: Path) -> bool:
+    return any(name.startswith(".") for name in path.parts)
+
+
 def _readable(path: Path) -> bool:
-    hidden = any(name.startswith(".") for name in path.parts)
-    return not hidden and path.suffix.lower() in TEXT_SUFFIXES | {*_JSONL_SUFFIXES, ".parquet"}
+    return not _hidden(path) and path.suffix.lower() in TEXT_SUFFIXES | {*_JSONL_SUFFIXES, ".parquet"}
 
 
 def _read_file(path: Path, name: str) -> Iterator[Document]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,15 @@ def test_the_command_checks_the_converted_model(tmp_path: Path) -> None:
     assert {"lengths of new rows", "wrong predictions"} <= findings.keys()
     assert findings["breaker tokens"]["severity"] == "ok"
     assert findings["breaker tokens"]["values"]["contexts"] > 0
+    for size, code in ((300, 0), (290, 2)):  # a chat model also keeps its control tokens; another tokenizer
+        other = tmp_path / f"other-{size}"
+        shutil.copytree(moved, other)
+        added = tiny_tokenizer(size, bos="<s>")
+        added.add_tokens(["<kept>"], special_tokens=True)
+        added.save_pretrained(other)
+        found = CliRunner().invoke(app, ["diagnose", str(path), "--moved", str(other), "--text", str(text)])
+        assert found.exit_code == code
+        assert ("has another tokenizer" in found.stderr) == (code == 2)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "other parquet"])

@@ -10,10 +10,12 @@ import typer
 
 from tokalign_lab import console
 from tokalign_lab.cli.command import SentenceEncoder, app, check_out, command
+from tokalign_lab.errors import InputError
 from tokalign_lab.settings.kinds import AdviseSettings, AlignSettings, CompareSettings, ScoreSettings, TextSettings
 
 if TYPE_CHECKING:
     from tokalign_lab.evaluation.measured_moves import ExpectedLoss
+    from tokalign_lab.vocabulary import Vocabulary
 
 
 @command(app, "overlap")
@@ -195,6 +197,8 @@ def diagnose(
     table, source, target = open_lexicon(lexicon)
     if model:
         table.check(catalog.load_vocabulary(model))
+    if moved:
+        _check_moved(catalog.load_vocabulary(moved), target)
     read = TextSettings.from_dict(table.provenance.get("split", {}) | {"text": text or ["default"]})
     documents = read_parts(read, ("held_out",))[1] if moved else ()
     models = [load_model(name, device="cpu", dtype="auto") if name else None for name in (model, moved)]
@@ -210,6 +214,15 @@ def diagnose(
                 console.stdout.print(f"      e.g. {', '.join(finding.examples)}", soft_wrap=True, markup=False)
 
     return result, show
+
+
+def _check_moved(moved: Vocabulary, target: Vocabulary) -> None:
+    """Refuse a model in which ids of the target are other tokens; it may have kept control tokens after them."""
+    if moved.size < target.size or any(moved.raw_token(i) != target.raw_token(i) for i in range(target.size)):
+        raise InputError(
+            f"The model '{moved.name}' has another tokenizer ({moved.size:,} tokens) than the lexicon's target "
+            f"'{target.name}' ({target.size:,} tokens), so it was not made from it; name the model that was."
+        )
 
 
 @command(app, "compare")

@@ -205,6 +205,7 @@ def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None
         ("sed: 1", "has the option 'sed', but `align` takes"),
         ("- 1", "must hold options and values"),
         ("a: [", "cannot be read as YAML"),
+        ("seed: 1\nrecipe: pieces\nseed: 2", "'seed' occurs twice"),
         ("seed: 1.5", "--seed"),
         ("max_bytes: 1:30", "--max-bytes"),  # 90 in YAML 1.1
         ("seed: 4294967296", "seed is 4294967296"),

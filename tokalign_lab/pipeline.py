@@ -186,6 +186,10 @@ def check_align(settings: AlignSettings) -> None:
         if getattr(settings, name) and method.trains != "glove":
             fitting = ", ".join(recipe for recipe, one in RECIPES.items() if one.trains == "glove")
             raise InputError(f"The recipe '{settings.recipe}' trains no GloVe, so it cannot use {name}; {fitting} can.")
+    for name in ("model", "donor"):
+        if getattr(settings, name) and not getattr(method, f"needs_{name}"):
+            fitting = ", ".join(recipe for recipe, one in RECIPES.items() if getattr(one, f"needs_{name}"))
+            raise InputError(f"The recipe '{settings.recipe}' reads no {name}; leave it out, or use {fitting}.")
     if settings.vectors and len(settings.vectors) != 2:
         raise InputError(
             f"vectors names {len(settings.vectors)} files; name two, the source tokenizer's and the target's."

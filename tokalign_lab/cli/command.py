@@ -6,9 +6,11 @@ import functools
 import inspect
 import os
 import re
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -68,6 +70,7 @@ def command(
     name: str,
     failed: Callable[[dict[str, Any]], bool] = lambda result: False,
     make: Callable[[Mapping[str, Any]], Settings] | None = None,
+    needs: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Register a function that returns `(result, show)`: a dict for `--json`, and a function that prints it as text.
 
@@ -77,6 +80,8 @@ def command(
     A parameter whose type is a settings class is replaced by the options of that class, except options that are
     parameters of the function. The function gets the settings object, which `make` (by default `from_dict`) makes from
     the options.
+
+    `needs` names options that have no effect without another one: such an option alone is refused on the command line.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
@@ -90,7 +95,7 @@ def command(
         }
 
         @functools.wraps(function)
-        def run(config: object, json: bool, **values: Any) -> None:
+        def run(context: typer.Context, config: object, json: bool, **values: Any) -> None:
             console.set_up_logging()
             try:
                 with plain_disk_errors():
@@ -99,6 +104,7 @@ def command(
                         parameter: (make or kind.from_dict)({k: v for k, v in given.items() if k in kind.names()})
                         for parameter, kind in classes.items()
                     }
+                    _check_partners(context, needs, ChainMap(*map(vars, made.values()), values))
                     result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
                 with plain_disk_errors("the output"):
                     console.print_json(result) if json else show()
@@ -125,6 +131,7 @@ def command(
         if "text" in options and options["text"].required:
             signature.append(_keyword("more_text", _MoreText, None))
         signature += [_keyword("config", config, None), _keyword("json", Json, False)]
+        signature.insert(0, _keyword("context", typer.Context, inspect.Parameter.empty))
         run.__annotations__ = {one.name: one.annotation for one in signature}
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         group.command(name)(run)
@@ -135,6 +142,15 @@ def command(
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _check_partners(context: typer.Context, needs: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    """Refuse an option on the command line whose partner was not given; a file for `--config` may have more options."""
+    flags = {one.name: max(one.opts, key=len) for one in context.command.params}
+    for name, partner in needs.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and not values[partner]:
+            raise InputError(f"{flags[name]} has no effect without {flags[partner]}; add that, or leave this one out.")
 
 
 def _parameter(one: Option) -> inspect.Parameter:

@@ -139,7 +139,7 @@ def _as_aligned(given: Mapping[str, Any]) -> ScoreSettings:
     return ScoreSettings.from_dict(Lexicon.load(Path(given["lexicon"])).provenance.get("split", {}) | dict(given))
 
 
-@command(app, "score", make=_as_aligned)
+@command(app, "score", make=_as_aligned, needs={"model": "twins"})
 def score(settings: ScoreSettings) -> Any:
     """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group.
 
@@ -173,7 +173,7 @@ def score(settings: ScoreSettings) -> Any:
     return result, show
 
 
-@command(app, "diagnose")
+@command(app, "diagnose", needs={"text": "moved"})
 def diagnose(
     lexicon: Annotated[Path, typer.Argument(help="A lexicon written by `align`.")],
     model: Annotated[
@@ -225,7 +225,7 @@ def _check_moved(moved: Vocabulary, target: Vocabulary) -> None:
         )
 
 
-@command(app, "compare")
+@command(app, "compare", needs=dict.fromkeys(("encoder", "max_bytes", "seed"), "text"))
 def compare(
     left: Annotated[str, typer.Argument(help="A: a lexicon, or a run by name or folder.")],
     right: Annotated[str, typer.Argument(help="B: another of the same pair.")],

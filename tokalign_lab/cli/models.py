@@ -56,7 +56,12 @@ def rearrange(
     return result, lambda: console.print_facts(result)
 
 
-@command(app, "export", failed=lambda result: result.get("verdict") == "fail")
+@command(
+    app,
+    "export",
+    failed=lambda result: result.get("verdict") == "fail",
+    needs={"converter": "gguf", "private": "push_to_hub"},
+)
 def export(settings: ExportSettings) -> Any:
     """Write a model as a GGUF file, compared with transformers in a llama.cpp runtime, or publish it on the hub.
 
@@ -106,7 +111,7 @@ def bpb(settings: BitsSettings) -> Any:
     return {"model": settings.model, **result}, lambda: console.print_facts(result, title=settings.model)
 
 
-@command(app, "evaluate")
+@command(app, "evaluate", needs={"max_bytes": "text"})
 def evaluate(
     model_dir: Annotated[list[str], typer.Argument(help="Models and their tokenizers: folders, names or hub ids.")],
     tasks: Annotated[

@@ -37,7 +37,7 @@ def generate(
     return result, lambda: console.print_facts(result)
 
 
-@command(app, "adapt", failed=ended_badly)
+@command(app, "adapt", failed=ended_badly, needs={"learning_rate_stage1": "stage1_share", "sample_tokens": "prompts"})
 def adapt(
     settings: AdaptRunSettings,
     run: Annotated[Path, typer.Option("--run", help="The run folder; it must not contain another run.")],

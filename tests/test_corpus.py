@@ -21,8 +21,10 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
 
     (tmp_path / "a.md").write_text("prose", encoding="utf-8")
     (tmp_path / "b.py").write_bytes(b"x = 1\r\n")
-    write_lines(tmp_path / "c.jsonl", {"text": "one", "slice": "de", "split": "held_out"}, {"text": "two"})
-    pd.DataFrame({"text": ["three"]}).to_parquet(tmp_path / "d.parquet")
+    write_lines(
+        tmp_path / "c.jsonl", {"text": "one", "slice": "de", "split": "held_out"}, {"text": None}, {"text": "two"}
+    )
+    pd.DataFrame({"text": ["three", None]}).to_parquet(tmp_path / "d.parquet")
     (tmp_path / "e.bin").write_bytes(b"\xff\xfe")
     documents = read_documents([tmp_path])
     assert [d.text for d in documents] == ["prose", "x = 1\r\n", "one", "two", "three"]

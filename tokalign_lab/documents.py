@@ -68,7 +68,7 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
     sources : sequence of str or Path
         Each a catalogue name (`default`), a text or code file (one document), a `.jsonl` or `.ndjson` file (field
         `text`; `name`, `group`, `slice` and `split` are optional), a `.parquet` file (column `text`), a folder
-        (all such files below it), or `hub:org/name[:config[:split]]` (streamed).
+        (all such files below it), or `hub:org/name[:config[:split]]` (streamed). A null `text` is left out.
     max_bytes : int, optional
         Take at most this many UTF-8 bytes: a seeded sample of whole documents that keeps the proportions of slices
         and splits (the beginning of one document if no document of a slice is short enough).
@@ -270,11 +270,12 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
                 raise InputError(
                     f"'{path}' line {number} is no JSON ({first_line(error)}); each line must be an object."
                 ) from error
-            if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
+            if not isinstance(fields, dict) or not isinstance(fields.get("text", 0), str | None):
                 raise InputError(
                     f"'{path}' line {number} has no field 'text' with a string; rename the field that has it."
                 )
-            yield _document(fields, f"{name}:{number}")
+            if fields["text"] is not None:
+                yield _document(fields, f"{name}:{number}")
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[Document]:
@@ -307,12 +308,13 @@ def _read_hub(spec: str, max_bytes: int) -> Iterator[Document]:
         stream = load_dataset(name, config or None, split=split or "train", streaming=True)
         taken = 0
         for number, fields in enumerate(stream, start=1):
-            if not isinstance(fields.get("text"), str):
+            if not isinstance(fields.get("text", 0), str | None):
                 raise InputError(
                     f"The data set '{name}' has no column 'text' with strings (it has {', '.join(fields)})."
                 )
-            yield _document({"text": fields["text"]}, f"{name}:{number}")
-            taken += len(fields["text"].encode())
+            if fields["text"] is not None:
+                yield _document({"text": fields["text"]}, f"{name}:{number}")
+            taken += len((fields["text"] or "").encode("utf-8", "surrogatepass"))
             if taken >= max_bytes:
                 return
     except InputError:

@@ -1158,12 +1158,20 @@ def test_a_models_own_generation_settings_do_not_change_a_measurement(settings: 
 
 def test_another_model_at_the_sources_place_is_not_learned_from(tmp_path: Path) -> None:
     source, converted = str(tmp_path / "source"), str(tmp_path / "converted")
-    for size in (SOURCE.size, SOURCE.size - 10):
-        tiny_model("llama", size).save_pretrained(source)
-        tiny_tokenizer(size).save_pretrained(source)
-        if size == SOURCE.size:
-            rearrange_to_folder(source, mixed_lexicon(), load_vocabulary(source), TARGET, Path(converted))
-            assert load_source(converted)[1].fingerprint == SOURCE.fingerprint
+    model = tiny_model("llama", SOURCE.size).bfloat16()
+    model.save_pretrained(source)
+    tiny_tokenizer(SOURCE.size).save_pretrained(source)
+    rearrange_to_folder(source, mixed_lexicon(), load_vocabulary(source), TARGET, Path(converted))
+    model.float().save_pretrained(source, max_shard_size="50KB")  # the same weights in other files
+    (tmp_path / "source" / "model.safetensors").unlink()
+    assert load_source(converted)[1].fingerprint == SOURCE.fingerprint
+    tuned = copy.deepcopy(model)
+    tuned.model.layers[-1].mlp.down_proj.weight.data[0, 0] += 0.01
+    tuned.save_pretrained(source)
+    with pytest.raises(InputError, match="has other weights than the model that was converted"):
+        load_source(converted)
+    tiny_model("llama", SOURCE.size - 10).save_pretrained(source)
+    tiny_tokenizer(SOURCE.size - 10).save_pretrained(source)
     with pytest.raises(InputError, match="has another tokenizer than the model that was converted"):
         load_source(converted)
 

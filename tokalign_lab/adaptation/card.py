@@ -42,7 +42,7 @@ def card_of(
         "text_bytes": n_bytes(train),
         "text_hash": text_hash(train),
     }
-    kept = ("model", "lexicon", "calibration", "lost", "begin_texts_with")
+    kept = ("model", "source_weights", "lexicon", "calibration", "lost", "begin_texts_with")
     origin = {key: earlier[key] for key in kept if earlier.get(key)}
     scores = {}
     for one, when in ((guard.measured[0], "_before"), (best, "")):

@@ -24,6 +24,7 @@ from tokalign_lab.model.quantised import SETTINGS_FILES
 from tokalign_lab.model.save_config import add_older_names
 from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
 from tokalign_lab.model.sentencepiece_model import write_sentencepiece_model
+from tokalign_lab.model.shards import weights_hash
 from tokalign_lab.model.special_tokens import CONVERSATIONS, lost_with, rendered
 from tokalign_lab.provenance import installed_versions, read_record
 from tokalign_lab.vocabulary import Vocabulary
@@ -142,7 +143,8 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     Raises
     ------
     InputError
-        If the folder does not name the source, or the source cannot be loaded or has another tokenizer now.
+        If the folder does not name the source, or the source cannot be loaded or has another tokenizer or other
+        weights now.
     """
     record = read_record(files_of(moved))
     name = _source_in(record)
@@ -152,9 +154,15 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
             "learn from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
         )
     vocabulary, made_from = load_vocabulary(name), record.get("lexicon", {}).get("source")
-    if isinstance(made_from, dict) and made_from.get("fingerprint", vocabulary.fingerprint) != vocabulary.fingerprint:
+    fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
+    pairs = {
+        "another tokenizer": (fingerprint, vocabulary.fingerprint),
+        "other weights": (record.get("source_weights"), weights_hash(files_of(name))),
+    }
+    changed = [what for what, (then, now) in pairs.items() if then != now and None not in (then, now)]
+    if changed:
         raise InputError(
-            f"{name!r} has another tokenizer than the model that was converted to {moved!r}, so it is no source to "
+            f"{name!r} has {changed[0]} than the model that was converted to {moved!r}, so it is no source to "
             "learn from; put that model back, or train on the next token alone."
         )
     return load_model(name, device), vocabulary

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.errors import InputError, plain_read_errors
+from tokalign_lab.files import hash_of
 from tokalign_lab.model.load import load_outline, quiet
 from tokalign_lab.model.quantised import (
     check_rows_are_plain,
@@ -38,6 +39,8 @@ from tokalign_lab.model.vocabulary_tensors import further_tables, names_in_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_HASHED_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,22 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
         with opened(folder / file) as shard:
             file_of |= dict.fromkeys(shard.keys(), file)
     return file_of
+
+
+def weights_hash(folder: Path) -> str | None:
+    """SHA-256 of the first rows of all tensors of a model, as hex; None without safetensors files.
+
+    It does not depend on names, files, copies of tied matrices, or on whether a half is stored as float32.
+    """
+    rows = set()
+    for file in sorted(set((files_of_tensors(folder) or {}).values())):
+        with opened(folder / file) as shard:
+            for name in shard.keys():  # noqa: SIM118
+                part = shard.get_slice(name)
+                tensor = part[:_HASHED_ROWS] if part.get_shape() else shard.get_tensor(name)
+                tensor = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+                rows.add(hash_of([tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()]))
+    return hash_of(row.encode() for row in sorted(rows)) if rows else None
 
 
 @contextmanager

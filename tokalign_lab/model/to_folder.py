@@ -23,7 +23,7 @@ from tokalign_lab.model.quantised import config_of, method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import is_saved_model, save_model
-from tokalign_lab.model.shards import Shards, check_further_heads
+from tokalign_lab.model.shards import Shards, check_further_heads, weights_hash
 from tokalign_lab.model.sizes import IN_MEMORY, bytes_of_files
 from tokalign_lab.model.special_ids import lost_ids
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
@@ -91,6 +91,7 @@ def rearrange_to_folder(
         lexicon, target = keep_special_tokens(lexicon, source, target)
     result: dict[str, Any] = {"special_tokens": kept, "added_tokens": target.size - size_before}
     folder = files_of(model)
+    card["source_weights"] = weights_hash(folder)
     quantised = quantization_of(folder)
     if quantised is not None and calibrate and not dequantize:
         raise CannotCalibrate(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")

@@ -179,6 +179,24 @@ def test_an_answer_longer_than_the_model_reads_is_refused() -> None:
         score_tasks(tiny_model("llama", vocabulary.size), vocabulary, ["piqa"], [0])
 
 
+def test_an_answer_without_a_token_is_refused() -> None:
+    with pytest.raises(InputError, match="gives the answer ' yes' no token"):
+        gather([(("Is it?", " no"), [1, 2], [3]), (("Is it?", " yes"), [1, 2], [])], 64)
+
+
+def test_predictions_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    folder = str(save_tiny(tmp_path / "m"))
+    model = load_model(folder, device="cpu")
+    model.model.layers[0].mlp.down_proj.weight.data[0, 0] = torch.nan
+    model.save_pretrained(folder)
+    (tmp_path / "text.txt").write_text("The cat sat on the mat.\n" * 20, encoding="utf-8")
+    evaluate = ["evaluate", folder, "--tasks", "winogrande", "--shots", "0", "--limit", "2"]
+    for arguments in (evaluate, ["bpb", folder, "--text", str(tmp_path / "text.txt")]):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 2
+        assert "predictions are no numbers" in done.stderr
+
+
 def test_a_tokenizer_that_is_not_the_model_s_is_refused() -> None:
     vocabulary = tiny_vocabulary()
     with pytest.raises(InputError, match="do not belong together"):

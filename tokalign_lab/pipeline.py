@@ -371,7 +371,7 @@ def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
     `MeasureSettings` select the same bytes as a tuning run with these settings. Raises `InputError` if the model or the
     text cannot be used.
     """
-    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte, check_number
     from tokalign_lab.model.load import load_model
 
     _, held_out = read_parts(settings, needed=("held_out",))
@@ -379,7 +379,9 @@ def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
         held_out = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
     vocabulary = load_vocabulary(settings.model)
     model = load_model(settings.model, device=pick_device(settings.device))
-    return bits_per_byte(model, vocabulary, held_out, progress=progress)
+    found = bits_per_byte(model, vocabulary, held_out, progress=progress)
+    check_number(found.bits_per_byte)
+    return found
 
 
 def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:

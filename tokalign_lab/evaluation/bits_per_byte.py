@@ -157,6 +157,16 @@ def bits_per_byte(
     )
 
 
+def check_number(value: float) -> float:
+    """Return a sum of losses; `InputError` if it is NaN, because the model's predictions are."""
+    if math.isnan(value):
+        raise InputError(
+            "The model's predictions are no numbers (NaN), so it cannot be measured; `tokalign-lab check` names the "
+            "weights that are not."
+        )
+    return value
+
+
 def head_inputs(
     model: PreTrainedModel,
     vocabulary: Vocabulary,

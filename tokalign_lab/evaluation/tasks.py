@@ -30,7 +30,7 @@ import numpy as np
 
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError, require_extra
-from tokalign_lab.evaluation.bits_per_byte import batches, scoring
+from tokalign_lab.evaluation.bits_per_byte import batches, check_number, scoring
 from tokalign_lab.files import cache_folder
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
@@ -281,7 +281,7 @@ def log_likelihoods(
 ) -> list[tuple[float, bool]]:
     """Return the log-likelihood of each answer, and False for "is it greedy", which no task here uses.
 
-    Raises `InputError` for an answer of more than `max_length` tokens.
+    Raises `InputError` for an answer without tokens or with more than `max_length`, and if a log-likelihood is NaN.
     """
     inputs = gather(requests, max_length)
     found = [0.0] * len(requests)
@@ -291,7 +291,7 @@ def log_likelihoods(
             inputs_read = [(one.ids, [(first, tokens) for _, first, tokens in one.answers]) for one in batch]
             for one, nats in zip(batch, score(inputs_read), strict=True):
                 for (request, _, _), value in zip(one.answers, nats, strict=True):
-                    found[request] = -value
+                    found[request] = -check_number(value)
             done += len(batch)
             progress(done / len(inputs), message)
     return [(value, False) for value in found]
@@ -300,7 +300,12 @@ def log_likelihoods(
 def gather(requests: list[Request], max_length: int) -> list[_Input]:
     """Join requests that differ only in the last token into one input. Raises `InputError` as `log_likelihoods`."""
     by_ids: dict[tuple[int, ...], _Input] = {}
-    for number, (_, prompt, answer) in enumerate(requests):
+    for number, ((_, written), prompt, answer) in enumerate(requests):
+        if not answer:  # its log-likelihood would be 0, the largest one
+            raise InputError(
+                f"The tokenizer gives the answer {written!r} no token of its own after a prompt, so this task cannot "
+                "be scored; leave it out of --tasks."
+            )
         if len(answer) > max_length:
             raise InputError(
                 f"The model reads at most {max_length} tokens, but an answer has {len(answer)}; "

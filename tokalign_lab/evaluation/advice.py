@@ -25,14 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.corpus import Corpus, TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.measured_moves import ExpectedLoss, expected_loss
 from tokalign_lab.evaluation.step_time import StepTime
-from tokalign_lab.vocabulary import shared_tokens
+from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 LEAST_SAVED = 0.1
 LEAST_BYTES = 1_000
+_MUCH_UNSPELLED = 0.01  # share of a slice's bytes
 _MOST = 0.9  # share of the uses of new tokens that an extension should cover
 
 ALL = "all"
@@ -43,7 +44,9 @@ ALL = "all"
 class SliceCounts:
     """Numbers of UTF-8 bytes and tokens of one slice of a text.
 
-    `new_tokens` and `new_bytes` count occurrences of target tokens that are not shared: their rows are not copied.
+    Each byte that a tokenizer cannot spell counts as a token, as with byte fallback: else an unknown token for a word
+    would look like a gain. `unspelled_bytes` are those of the target. `new_tokens` and `new_bytes` count occurrences of
+    target tokens that are not shared: their rows are not copied.
     """
 
     slice: str
@@ -52,6 +55,7 @@ class SliceCounts:
     target_tokens: int
     new_tokens: int
     new_bytes: int
+    unspelled_bytes: int
 
     @property
     def saved(self) -> float:
@@ -89,7 +93,7 @@ class TextCounts:
     @property
     def all(self) -> SliceCounts:
         """All slices together."""
-        fields = ("n_bytes", "source_tokens", "target_tokens", "new_tokens", "new_bytes")
+        fields = ("n_bytes", "source_tokens", "target_tokens", "new_tokens", "new_bytes", "unspelled_bytes")
         return SliceCounts(ALL, *(sum(getattr(one, name) for one in self.slices) for name in fields))
 
     def most_used_new(self, slices: Sequence[str]) -> int:
@@ -201,18 +205,17 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     is_text = np.array([token is not None for token in target.token_bytes])
     is_new = is_text.copy()
     is_new[shared_tokens(pair.source, target).target_ids] = False
-    lengths = np.array([len(token or b"") for token in target.token_bytes], np.int64)
     names = np.array([document.slice for document in pair.documents])
     found, rows = [], []
     for name in dict.fromkeys(names.tolist()):
         here = names == name
-        counts = np.bincount(pair.target_corpus.ids[here[pair.target_corpus.document_of]], minlength=target.size)
-        source_tokens = int(np.diff(pair.source_corpus.offsets)[here].sum())
+        source_tokens = _count(pair.source, pair.source_corpus, here)[1]
+        counts, target_tokens, unspelled = _count(target, pair.target_corpus, here)
         if not source_tokens or not counts.sum():  # a tokenizer may drop white space
             continue
         n_bytes = int(pair.source_corpus.byte_lengths[here].sum())
-        new = (int(counts[is_new].sum()), int((counts * lengths)[is_new].sum()))
-        found.append(SliceCounts(name, n_bytes, source_tokens, int(counts.sum()), *new))
+        new = (int(counts[is_new].sum()), int((counts * _lengths(target))[is_new].sum()))
+        found.append(SliceCounts(name, n_bytes, source_tokens, target_tokens, *new, unspelled))
         rows.append(counts)
     if max((one.n_bytes for one in found), default=0) < LEAST_BYTES:
         raise InputError(
@@ -222,6 +225,17 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     order = sorted(range(len(found)), key=lambda place: -found[place].n_bytes)
     slices = tuple(found[place] for place in order)
     return TextCounts(slices, np.stack([rows[place] for place in order]), is_new, is_text)
+
+
+def _count(vocabulary: Vocabulary, corpus: Corpus, here: np.ndarray[Any, Any]) -> tuple[Any, int, int]:
+    """Count in some documents each token, all tokens with the bytes that none spells, and these bytes."""
+    counts = np.bincount(corpus.ids[here[corpus.document_of]], minlength=vocabulary.size)
+    unspelled = max(int(corpus.byte_lengths[here].sum() - counts @ _lengths(vocabulary)), 0)
+    return counts, int(counts.sum()) + unspelled, unspelled
+
+
+def _lengths(vocabulary: Vocabulary) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.array([len(token or b"") for token in vocabulary.token_bytes], np.int64)
 
 
 def advise(source: str, target: str, text: TextCounts, step: StepTime, sizes: Sizes, context: int | None) -> Advice:
@@ -268,9 +282,11 @@ def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
     saving = [one for one in slices if one.counts.saved >= LEAST_SAVED]
     if not saving:
         best = max(slices, key=lambda one: one.counts.saved)
+        lost = best.counts.unspelled_bytes / best.counts.n_bytes
+        unspelled = f" because the target has no token for {lost:.0%} of its bytes" if lost >= _MUCH_UNSPELLED else ""
         return "do not swap", (
             f"Do not swap: a swap costs quality, and no slice needs {LEAST_SAVED:.0%} fewer tokens (the best is "
-            f"{best.counts.slice}, where {_change(best.counts.saved)})."
+            f"{best.counts.slice}, where {_change(best.counts.saved)}{unspelled})."
         )
     best = max(saving, key=lambda one: one.faster[1] / one.recovered.low)
     also = f"; it may pay for {'all of them' if len(may) == len(saving) else _names(may)}" if may else ""

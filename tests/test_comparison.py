@@ -20,7 +20,13 @@ from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import excerpts
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, compare_slices, paired_scores
+from tokalign_lab.evaluation.comparison import (
+    CHANGES,
+    FEWEST_DOCUMENTS,
+    compare_lexicons,
+    compare_slices,
+    paired_scores,
+)
 from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.vocabulary import Vocabulary
@@ -89,6 +95,10 @@ def test_the_paired_interval_detects_a_small_consistent_difference() -> None:
     turned = paired_scores(lexicon_of(whole), a, held_out(60))["bleu1"]["target_to_source"]
     assert turned.verdict == "A is higher"
     assert turned.difference.mean == pytest.approx(-found.difference.mean)
+    for documents in (1, FEWEST_DOCUMENTS - 1):  # a text in one file is one document
+        few = paired_scores(a, lexicon_of(whole), held_out(documents))["bleu1"]["target_to_source"]
+        assert few.difference.low > 0
+        assert few.verdict.startswith("too few documents")
 
 
 def test_a_lexicon_does_not_differ_from_itself() -> None:

@@ -36,6 +36,8 @@ CHANGES = {
     "lost": "a partner in A only",
     "neither": "a partner in neither",
 }
+FEWEST_DOCUMENTS = 6
+"""With fewer, equal signs of all differences are no rarity (1 in 16 for 5); the interval of one has no width."""
 MEASURES = ("bleu1", "sentence_score", "bert_score")
 
 
@@ -71,7 +73,9 @@ class PairedScore:
 
     @property
     def verdict(self) -> str:
-        """Return the significantly higher one as a phrase, or "no significant difference"."""
+        """Return the significantly higher one as a phrase, "no significant difference" or "too few documents"."""
+        if self.difference.n < FEWEST_DOCUMENTS:
+            return f"too few documents for a verdict (fewer than {FEWEST_DOCUMENTS})"
         if self.difference.low > 0:
             return "B is higher"
         return "A is higher" if self.difference.high < 0 else "no significant difference"

@@ -91,6 +91,20 @@ def test_a_users_text_is_aligned_and_scored_on_disjoint_parts(work: Path, aligne
     assert whole["coverage_text"] != scores["coverage_text"], "the command line takes precedence"
 
 
+def test_a_lexicon_is_not_scored_on_documents_that_it_has_read(work: Path) -> None:
+    lines = [{"text": TEXT[place : place + 600]} for place in range(0, 30_000, 600)]
+    (work / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    for seed in ("0", "1"):
+        given = ("--text", "lines.jsonl", "--recipe", "pieces", "--seed", seed, "--out", f"{seed}.parquet")
+        run_json("align", "a", "b", *given, "--held-out-share", "0.2", cwd=work)
+    plain = ("--text", "lines.jsonl", "--encoder", "")
+    assert run_json("score", "1.parquet", *plain, cwd=work)["documents"] > 0
+    for command in (("score", "1.parquet", "--seed", "0"), ("compare", "0.parquet", "1.parquet")):
+        done = run(*command, *plain, cwd=work)
+        assert done.returncode == 2
+        assert "'1.parquet' was aligned on documents that are held out here, such as lines.jsonl:" in done.stderr
+
+
 def test_a_model_is_measured_on_held_out_text(work: Path) -> None:
     result = run_json("bpb", "model", "--text", "own.txt", "--held-out-share", "0.1", cwd=work)
     settings = TextSettings(text=(str(work / "own.txt"),), held_out_share=0.1)

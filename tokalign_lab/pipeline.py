@@ -20,7 +20,7 @@ from tokalign_lab.alignment.registry import RECIPES, check_recipe
 from tokalign_lab.catalog import load_vocabulary, model_folder
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.device import pick_device
-from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts
+from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import part_scores
 from tokalign_lab.evaluation.breakdown import breakdown, held_out_by_group
@@ -40,6 +40,7 @@ from tokalign_lab.settings.kinds import (
     ScoreSettings,
     TextSettings,
     TrainTokenizerSettings,
+    text_of,
 )
 from tokalign_lab.vectors.formats import load_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from tokalign_lab.adaptation.settings import AdaptRunSettings
     from tokalign_lab.evaluation.advice import Advice
     from tokalign_lab.evaluation.bits_per_byte import BitsPerByte
+
+_BEGINNING = 200  # characters of a held-out document that are searched in a train document of the same name
 
 
 class PairText:
@@ -279,6 +282,23 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
     return lexicon, source, target
 
 
+def _check_unread(lexicon: Lexicon, name: str, settings: TextSettings, held_out: list[Document]) -> None:
+    """Refuse held-out documents that the alignment of a lexicon has read, because it split the same text otherwise."""
+    split = lexicon.provenance.get("split", {})
+    aligned = TextSettings.from_dict({**split, "text": settings.text})
+    if not split or aligned.to_dict() == text_of(settings.to_dict()):
+        return
+    train, _ = read_parts(aligned, needed=())
+    read = {document.name: document.text for document in train}
+    again = [document for document in held_out if document.text[:_BEGINNING] in read.get(document.name, "")]
+    if again and text_hash(train) == lexicon.provenance["text_hash"]:
+        chosen = ", ".join(f"{option} {value}" for option, value in split.items())
+        raise InputError(
+            f"'{name}' was aligned on documents that are held out here, such as {again[0].name}, because its alignment "
+            f"split the text otherwise ({chosen}); align it again with one split, or give another text."
+        )
+
+
 def score(
     settings: ScoreSettings, progress: Progress = silent
 ) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
@@ -289,6 +309,7 @@ def score(
     """
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
+    _check_unread(lexicon, settings.lexicon, settings, text.held_out)
     held_out, seed = text.held_out_pair(), settings.seed
     until = 0.5 if settings.twins else 1.0
     scores = score_lexicon(lexicon, held_out, settings.encoder or None, seed=seed, progress=part(progress, 0.0, until))
@@ -343,7 +364,10 @@ def compare_scores(settings: CompareSettings, progress: Progress = silent) -> di
     """
     a, source, target = open_lexicon(settings.left)
     b = Lexicon.load(Path(settings.right))
-    held_out = PairText(source, target, settings).held_out_pair(part(progress, 0.0, 0.05))
+    text = PairText(source, target, settings)
+    for lexicon, name in ((a, settings.left), (b, settings.right)):
+        _check_unread(lexicon, name, settings, text.held_out)
+    held_out = text.held_out_pair(part(progress, 0.0, 0.05))
     return paired_scores(a, b, held_out, settings.encoder or None, settings.seed, part(progress, 0.05, 1.0))
 
 

@@ -189,6 +189,15 @@ def test_a_missing_or_failing_converter_ends_in_one_sentence(
     assert run("export", folder, "--gguf", tmp_path / "m.gguf", "--converter", tmp_path / "nothing").returncode == 2
 
 
+def test_no_other_file_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(folder, tmp_path / "m")
+    weights = (model / "model.safetensors").read_bytes()
+    done = run("export", model, "--gguf", model / "model.safetensors", "--converter", a_converter(tmp_path))
+    assert done.returncode == 2
+    assert "the result is a .gguf file" in done.stderr
+    assert (model / "model.safetensors").read_bytes() == weights
+
+
 def test_a_sentencepiece_model_is_copied_or_built_and_gives_the_same_ids(tmp_path: Path) -> None:
     import sentencepiece
 

@@ -271,19 +271,19 @@ def _words(value: Any) -> Any:
     return str(value)
 
 
-def check_out(out: Path, suffix: str = "") -> None:
+def check_out(out: Path, suffix: str = "", option: str = "--out") -> None:
     """Raise `InputError` if the result could not be written; to be called before the work."""
     resolved(out)
     if suffix and out.suffix != suffix:
-        raise InputError(f"--out is '{out}', but the result is a {suffix} file; name it so.")
+        raise InputError(f"{option} is '{out}', but the result is a {suffix} file; name it so.")
     if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"'{out}' exists already and is not empty; choose another --out or remove it.")
+        raise InputError(f"'{out}' exists already and is not empty; choose another {option} or remove it.")
     if suffix and out.is_dir():
-        raise InputError(f"--out is '{out}', but that is a folder; name a file.")
+        raise InputError(f"{option} is '{out}', but that is a folder; name a file.")
     parent = out.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise InputError(f"'{parent}' is a file, so nothing can be written below it; choose another --out.")
+        raise InputError(f"'{parent}' is a file, so nothing can be written below it; choose another {option}.")
     if not os.access(parent, os.W_OK):
-        raise InputError(f"'{parent}' cannot be written to; choose another --out.")
+        raise InputError(f"'{parent}' cannot be written to; choose another {option}.")

@@ -72,6 +72,8 @@ def export(settings: ExportSettings) -> Any:
 
     if settings.gguf is None and settings.push_to_hub is None:
         raise InputError("Say how to export the model: --gguf FILE, or --push-to-hub organisation/name.")
+    if settings.gguf is not None:
+        check_out(Path(settings.gguf), ".gguf", "--gguf")
     if settings.push_to_hub is not None:
         check_repo_id(settings.push_to_hub)
     result: dict[str, Any] = {}

@@ -165,12 +165,19 @@ def test_questions_do_not_depend_on_the_model() -> None:
         ({"tasks": []}, "No task"),
         ({"shots": [-1]}, "shots"),
         ({"limit": 1}, "at least 2"),
+        ({"tasks": ["openbookqa"], "shots": [500]}, "has 500 questions; give fewer shots"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_one_sentence(options: dict, message: str) -> None:
     vocabulary = tiny_vocabulary()
     with pytest.raises(InputError, match=message):
         score_tasks(tiny_model("llama", vocabulary.size), vocabulary, **options)
+
+
+def test_prompts_that_are_cut_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    vocabulary = tiny_vocabulary()
+    score_tasks(tiny_model("llama", vocabulary.size), vocabulary, ["boolq"], [1], limit=2)
+    assert "boolq, 1-shot: 4 of 4 inputs lose their beginning" in caplog.text
 
 
 def test_an_answer_longer_than_the_model_reads_is_refused() -> None:

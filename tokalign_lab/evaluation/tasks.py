@@ -49,6 +49,7 @@ _HARNESS_FILES = {
 PAPER_TASKS = tuple(_HARNESS_FILES)
 """The six tasks, by their names in the catalogue."""
 SHOTS = (0, 5)
+_log = logging.getLogger("tokalign_lab")
 _FEW_SHOT_SEED = 1234  # the harness's default
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
@@ -132,8 +133,9 @@ def score_tasks(
 ) -> TaskScores:
     """Score a model in tasks.
 
-    Raises `InputError` for an unknown task, an invalid number, a model with fewer rows than its tokenizer has ids, task
-    files that cannot be fetched, or if the harness is not installed.
+    Raises `InputError` for an unknown task, an invalid number, more examples than a task has questions, a model with
+    fewer rows than its tokenizer has ids, task files that cannot be fetched, or if the harness is not installed. Logs a
+    warning if prompts are cut.
 
     Parameters
     ----------
@@ -163,6 +165,11 @@ def score_tasks(
     scored = []
     with _quiet(), tempfile.TemporaryDirectory() as work:
         loaded = _load_tasks(files, Path(work))
+        for name, task in loaded.items():
+            if max(shots) >= (n := len(task.eval_docs)):
+                raise InputError(
+                    f"The task {name!r} has {n:,} questions; give fewer shots, since one is not an example."
+                )
         batch_tokens = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS["cpu"])
         parts = [(n, name) for n in dict.fromkeys(shots) for name in names]
         for place, (n, name) in enumerate(parts):
@@ -284,6 +291,12 @@ def log_likelihoods(
     Raises `InputError` for an answer without tokens or with more than `max_length`, and if a log-likelihood is NaN.
     """
     inputs = gather(requests, max_length)
+    cut = sum(len(prompt) + len(answer) > max_length + 1 for _, prompt, answer in requests)
+    if cut:
+        _log.warning(
+            "%s: %d of %d inputs lose their beginning, because the model reads at most %d tokens.",
+            *(message, cut, len(requests), max_length),
+        )
     found = [0.0] * len(requests)
     done = 0
     with scoring(model) as score:

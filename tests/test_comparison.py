@@ -10,7 +10,7 @@ import pytest
 from test_diagnosis import made_of
 from test_lexicon_scores import map_to_most_frequent
 from texts import corpus_of
-from tiny import tiny_vocabulary
+from tiny import tiny_vocabulary, vocabulary_of_unknowns
 from typer.testing import CliRunner
 
 from tokalign_lab.alignment.lexicon import Lexicon
@@ -141,6 +141,7 @@ def test_bytes_per_token_by_language(smollm_vocabulary: Vocabulary, sp32k_vocabu
     assert list(one) == list(two) == list(LANGUAGES)
     assert one["en"] > 3.5 > 2 > one["ta"] >= 1  # made for English; Tamil is written nearly byte by byte
     assert two["ru"] > one["ru"]
+    assert bytes_per_token(vocabulary_of_unknowns())["ru"] < 1, "an unknown token spells nothing"
 
 
 def test_the_command_prints_what_changed(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ def tiny_vocabulary(size: int = 300, **options: str | None) -> Vocabulary:
     return Vocabulary.from_tokenizer(tiny_tokenizer(size, **options), f"tiny-{size}")
 
 
+def vocabulary_of_unknowns() -> Vocabulary:
+    """Make a vocabulary that reads each word but one as unknown."""
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "<s>": 1, "the": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", bos_token="<s>")
+    return Vocabulary.from_tokenizer(fast, "unknowns")
+
+
 def renumbered(vocabulary: Vocabulary, new_id: Sequence[int], name: str = "renumbered") -> Vocabulary:
     """Return the same tokenizer with other ids; ids without a token are holes."""
     state = json.loads(vocabulary.tokenizer.backend_tokenizer.to_str())

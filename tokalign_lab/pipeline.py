@@ -134,8 +134,8 @@ def train_tokenizer(settings: TrainTokenizerSettings, out: Path) -> dict[str, An
     """Train a tokenizer on the train part of a text and save it for `AutoTokenizer`.
 
     Returns "tokenizer" (the folder), "size", "added" (tokens that `like` does not have) and "slices": bytes and tokens
-    of the held-out part, and its tokens by `like` if that is given, except of slices without tokens. Raises
-    `InputError` as `tokenizer_training.train`, or if `like` or the text cannot be used.
+    of the held-out part, and its tokens by `like` if that is given (see `tokens_by_slice`). Raises `InputError` as
+    `tokenizer_training.train`, or if `like` or the text cannot be used.
     """
     from tokalign_lab.tokenizer_training import train
 
@@ -172,8 +172,6 @@ def _save_new_tokenizer(
     old = {} if before is None else tokens_by_slice(before, held_out)
     slices: list[dict[str, Any]] = []
     for key, (n_bytes, tokens) in tokens_by_slice(after, held_out).items():
-        if not tokens or (old and not old[key][1]):  # a tokenizer may drop white space
-            continue
         slices.append({"slice": key, "bytes": n_bytes, "tokens": tokens, "bytes_per_token": n_bytes / tokens})
         if old:
             slices[-1] |= {"tokens_before": old[key][1], "saved": 1 - tokens / old[key][1]}

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from tokalign_lab.corpus import Corpus, TokenizedPair
+from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.compression import count_tokens, token_lengths
 from tokalign_lab.evaluation.measured_moves import ExpectedLoss, expected_loss
 from tokalign_lab.evaluation.step_time import StepTime
-from tokalign_lab.vocabulary import Vocabulary, shared_tokens
+from tokalign_lab.vocabulary import shared_tokens
 
 LEAST_SAVED = 0.1
 LEAST_BYTES = 1_000
@@ -209,12 +210,12 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     found, rows = [], []
     for name in dict.fromkeys(names.tolist()):
         here = names == name
-        source_tokens = _count(pair.source, pair.source_corpus, here)[1]
-        counts, target_tokens, unspelled = _count(target, pair.target_corpus, here)
+        source_tokens = count_tokens(pair.source, pair.source_corpus, here)[1]
+        counts, target_tokens, unspelled = count_tokens(target, pair.target_corpus, here)
         if not source_tokens or not counts.sum():  # a tokenizer may drop white space
             continue
         n_bytes = int(pair.source_corpus.byte_lengths[here].sum())
-        new = (int(counts[is_new].sum()), int((counts * _lengths(target))[is_new].sum()))
+        new = (int(counts[is_new].sum()), int((counts * token_lengths(target))[is_new].sum()))
         found.append(SliceCounts(name, n_bytes, source_tokens, target_tokens, *new, unspelled))
         rows.append(counts)
     if max((one.n_bytes for one in found), default=0) < LEAST_BYTES:
@@ -225,17 +226,6 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     order = sorted(range(len(found)), key=lambda place: -found[place].n_bytes)
     slices = tuple(found[place] for place in order)
     return TextCounts(slices, np.stack([rows[place] for place in order]), is_new, is_text)
-
-
-def _count(vocabulary: Vocabulary, corpus: Corpus, here: np.ndarray[Any, Any]) -> tuple[Any, int, int]:
-    """Count in some documents each token, all tokens with the bytes that none spells, and these bytes."""
-    counts = np.bincount(corpus.ids[here[corpus.document_of]], minlength=vocabulary.size)
-    unspelled = max(int(corpus.byte_lengths[here].sum() - counts @ _lengths(vocabulary)), 0)
-    return counts, int(counts.sum()) + unspelled, unspelled
-
-
-def _lengths(vocabulary: Vocabulary) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.array([len(token or b"") for token in vocabulary.token_bytes], np.int64)
 
 
 def advise(source: str, target: str, text: TextCounts, step: StepTime, sizes: Sizes, context: int | None) -> Advice:

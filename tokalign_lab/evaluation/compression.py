@@ -1,12 +1,14 @@
 """Bytes per token by language: how well a tokenizer compresses a text.
 
 Measured on the Universal Declaration of Human Rights in the package, which has the same content in each language. Few
-bytes per token mean long sequences; a language whose tokens are single bytes has 1.
+bytes per token mean long sequences; a language whose tokens are single bytes has 1. So does one that the tokenizer
+cannot spell: each byte that no token spells counts as a token, because an unknown token for each word is no gain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,18 +35,30 @@ def bytes_per_token(vocabulary: Vocabulary) -> dict[str, float]:
     documents = {
         made["slice"]: Document(made["text"], made["name"], made["group"], made["slice"]) for made in udhr_documents()
     }
-    corpus = Corpus.build([documents[code] for code in LANGUAGES], vocabulary)
-    tokens = corpus.offsets[1:] - corpus.offsets[:-1]
-    rates = corpus.byte_lengths / tokens.clip(min=1)
-    return dict(zip(LANGUAGES, rates.tolist(), strict=True))
+    sizes = tokens_by_slice(vocabulary, [documents[code] for code in LANGUAGES])
+    return {code: sizes[code][0] / sizes[code][1] for code in LANGUAGES}
 
 
 def tokens_by_slice(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, tuple[int, int]]:
-    """Return UTF-8 bytes and tokens by slice of a text, in descending order of bytes."""
+    """Return UTF-8 bytes and tokens (and unspelled bytes) by slice of a text, in descending order of bytes."""
     corpus = Corpus.build(documents, vocabulary)
-    tokens, names = np.diff(corpus.offsets), np.array([document.slice for document in documents])
+    names = np.array([document.slice for document in documents])
     counts = {
-        str(name): (int(corpus.byte_lengths[names == name].sum()), int(tokens[names == name].sum()))
+        str(name): (int(corpus.byte_lengths[names == name].sum()), count_tokens(vocabulary, corpus, names == name)[1])
         for name in np.unique(names)
     }
     return dict(sorted(counts.items(), key=lambda item: -item[1][0]))
+
+
+def count_tokens(
+    vocabulary: Vocabulary, corpus: Corpus, here: np.ndarray[Any, np.dtype[np.bool_]]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int, int]:
+    """Count in documents `here`, bool (documents,), each token, all tokens with the unspelled bytes, and these."""
+    counts = np.bincount(corpus.ids[here[corpus.document_of]], minlength=vocabulary.size)
+    unspelled = max(int(corpus.byte_lengths[here].sum() - counts @ token_lengths(vocabulary)), 0)
+    return counts, int(counts.sum()) + unspelled, unspelled
+
+
+def token_lengths(vocabulary: Vocabulary) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the bytes of each token, int64 (vocab_size,), 0 for special tokens."""
+    return np.array([len(token or b"") for token in vocabulary.token_bytes], np.int64)

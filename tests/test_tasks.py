@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import save_tiny, tiny_model, tiny_vocabulary
+from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 pytest.importorskip("lm_eval")
@@ -96,6 +97,20 @@ def test_log_likelihoods_equal_the_harness_s_own(smollm_vocabulary: Vocabulary) 
     wanted = [value for value, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
     assert found == pytest.approx(wanted, rel=1e-4)
     assert len(gather(requests, ours.max_length)) == len(requests) - 1  # yes and no are computed together
+
+
+@pytest.mark.parametrize(("template", "begin"), [("$A", []), ("<s> $A", [0]), ("$A </s>", []), ("<s> $A </s>", [0])])
+def test_answers_are_read_whole_whatever_a_tokenizer_adds_to_texts(template: str, begin: list[int]) -> None:
+    vocabulary = tiny_vocabulary(300, bos="<s>")
+    backend = vocabulary.tokenizer.backend_tokenizer
+    backend.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
+    backend.enable_truncation(12)
+    reader = harness_model(tiny_model("llama", vocabulary.size), vocabulary.tokenizer, 64, silent, "")
+    prompt, answer = reader._encode_pair("The cat sat", " on the mat")
+    assert [prompt, answer] == [
+        begin + vocabulary.encode(["The cat sat"])[0].tolist(),
+        vocabulary.encode([" on the mat"])[0].tolist(),
+    ]
 
 
 def test_all_six_tasks_with_examples() -> None:

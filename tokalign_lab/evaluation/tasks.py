@@ -33,6 +33,7 @@ from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.evaluation.bits_per_byte import batches, check_number, scoring
 from tokalign_lab.files import cache_folder
 from tokalign_lab.progress import Progress, part, silent
+from tokalign_lab.token_table import encode_plainly
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -265,7 +266,19 @@ def harness_model(
     """
     from lm_eval.models.huggingface import HFLM
 
+    plain = encode_plainly(tokenizer, ["a"])[0].tolist()
+    called = tokenizer("a")["input_ids"]
+    begin = called[: next((n for n in range(len(called)) if called[n : n + len(plain)] == plain), 0)]
+
     class HarnessModel(HFLM):  # type: ignore[misc]  # mypy does not read the harness
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+            """Encode a text with the special tokens that the tokenizer adds before it, but none after it, and whole.
+
+            The harness takes the ids of an answer from where those of its prompt end.
+            """
+            start = [] if add_special_tokens is False else begin
+            return [*start, *encode_plainly(tokenizer, [string])[0].tolist()]
+
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
             """Score answers given prompts, without the harness's progress bar."""
             return super().loglikelihood(requests, disable_tqdm=True)

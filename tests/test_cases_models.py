@@ -38,6 +38,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
+from tokalign_lab import pipeline
 from tokalign_lab.adaptation.events import continue_text
 from tokalign_lab.adaptation.teacher_text import write_text
 from tokalign_lab.alignment.lexicon import Lexicon
@@ -61,7 +62,7 @@ from tokalign_lab.model.special_tokens import CONVERSATIONS, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.vocabulary_tensors import further_tables
-from tokalign_lab.settings.kinds import WritingSettings
+from tokalign_lab.settings.kinds import AlignSettings, WritingSettings
 from tokalign_lab.vocabulary import Vocabulary
 
 # --- files of other programs are not deleted
@@ -1174,6 +1175,24 @@ def test_another_model_at_the_sources_place_is_not_learned_from(tmp_path: Path) 
     tiny_tokenizer(SOURCE.size - 10).save_pretrained(source)
     with pytest.raises(InputError, match="has another tokenizer than the model that was converted"):
         load_source(converted)
+
+
+@pytest.mark.parametrize("recipe", ["tokalign++-hidden", "omp"])
+def test_a_lexicon_is_not_made_with_another_model_than_the_source(recipe: str, tmp_path: Path) -> None:
+    for name, tokenizer in (("source", SOURCE), ("target", TARGET), ("other", tiny_vocabulary(290))):
+        tiny_model("llama", SOURCE.size).save_pretrained(tmp_path / name)
+        tokenizer.tokenizer.save_pretrained(tmp_path / name)
+    names = {name: str(tmp_path / name) for name in ("source", "target", "other")}
+    (tmp_path / "text.txt").write_text(WORDS * 20)
+    values = {"recipe": recipe, "model": names["other"], "donor": names["target"] if recipe == "omp" else None}
+    settings = AlignSettings(
+        source=names["source"], target=names["target"], text=(str(tmp_path / "text.txt"),), **values
+    )
+    text = pipeline.read_pair(settings)
+    with pytest.raises(InputError, match="has another tokenizer than the source"):
+        pipeline.align_text(text, settings)
+    with pytest.raises(InputError, match="has another tokenizer than the source"):
+        pipeline.measure_held_out(text, "tokalign++-hidden", 0, names["other"])
 
 
 def test_a_lexicon_is_not_checked_on_the_rows_of_another_model(tmp_path: Path) -> None:

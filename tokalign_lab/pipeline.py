@@ -86,6 +86,15 @@ class PairText:
             self._models[name] = load_model(name)
         return None if name is None else self._models[name]
 
+    def source_model(self, name: str | None) -> PreTrainedModel | None:
+        """Load the source model as `model`; raises `InputError` if it has another tokenizer than the source."""
+        if name is not None and load_vocabulary(name).fingerprint != self.source.fingerprint:
+            raise InputError(
+                f"The model {name!r} has another tokenizer than the source {self.source.name!r}, so its rows are of "
+                "other tokens; give the model that has the source tokenizer."
+            )
+        return self.model(name)
+
     def vectors(self, settings: AlignSettings) -> tuple[TokenVectors, TokenVectors] | None:
         """Load the token vectors that the settings name, on the first call; None if they name none.
 
@@ -220,7 +229,7 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress = sil
         seed=settings.seed,
         overlap=settings.overlap,
         progress=part(progress, 0.4 if settings.cluster else 0.2, 1.0),
-        model=text.model(settings.model if method.needs_model else None),
+        model=text.source_model(settings.model if method.needs_model else None),
         donor=None if donor is None else (donor, load_vocabulary(str(settings.donor))),
         one_to_one=settings.one_to_one,
         vectors=text.vectors(settings),
@@ -265,7 +274,7 @@ def measure_held_out(
     """
     pair = text.train_pair(part(progress, 0.0, 0.3))
     reads = recipe in RECIPES and RECIPES[recipe].needs_model
-    loaded = text.model(model if reads else None)
+    loaded = text.source_model(model if reads else None)
     return held_out_precision(pair, recipe, seed=seed, progress=part(progress, 0.3, 1.0), model=loaded, vectors=vectors)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ import pandas as pd
 import pytest
 from test_cli import Done, run, run_json
 from tiny import tiny_model, tiny_tokenizer
+from typer.testing import CliRunner
 
 import tokalign_lab
+from tokalign_lab import pipeline
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.cli import app
 from tokalign_lab.documents import read_parts, text_hash
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import write_json
 from tokalign_lab.runs import kinds, process
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.kinds import command_of
 from tokalign_lab.runs.worker import RunContext
-from tokalign_lab.settings.kinds import TextSettings
+from tokalign_lab.settings.kinds import BitsSettings, TextSettings
 
 TEXT = "".join(
     f"The {n} small birds sing about rain and the {n + 7} brown foxes jump over {n % 13} lazy dogs, said number {n}.\n"
@@ -103,6 +108,23 @@ def test_a_lexicon_is_not_scored_on_documents_that_it_has_read(work: Path) -> No
         done = run(*command, *plain, cwd=work)
         assert done.returncode == 2
         assert "'1.parquet' was aligned on documents that are held out here, such as lines.jsonl:" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["bpb"], ["evaluate"], ["bpb", "--seed", "1", "--max-bytes", "8000"]])
+def test_a_model_is_not_measured_on_documents_that_it_was_tuned_on(
+    work: Path, tmp_path: Path, command: list[str]
+) -> None:
+    lines = [json.dumps({"text": f"{place} {TEXT[place * 40 :][:400]}"}) for place in range(40)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    settings = BitsSettings(model=str(tmp_path / "tuned"), text=(str(tmp_path / "text.jsonl"),), seed=1)
+    train, _ = read_parts(settings)
+    shutil.copytree(work / "model", tmp_path / "tuned")
+    training = {"seed": 1, "held_out_share": 0.05, "text_hash": text_hash(train)}
+    write_json(tmp_path / "tuned" / "tokalign.json", {"training": training})
+    assert pipeline.measure(settings).bytes
+    done = CliRunner().invoke(app, [*command, settings.model, "--text", settings.text[0]])
+    assert done.exit_code == 2
+    assert "tuned' was tuned on documents that are held out here, such as text.jsonl:" in done.stderr
 
 
 def test_a_model_is_measured_on_held_out_text(work: Path) -> None:

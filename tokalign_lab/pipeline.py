@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from tokalign_lab.evaluation.comparison import PairedScore, paired_scores
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import LexiconScores, score_lexicon
 from tokalign_lab.progress import Progress, part, silent
+from tokalign_lab.provenance import read_record
 from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
@@ -38,6 +40,7 @@ from tokalign_lab.settings.kinds import (
     PartScoreSettings,
     RearrangeSettings,
     ScoreSettings,
+    SplitSettings,
     TextSettings,
     TrainTokenizerSettings,
     text_of,
@@ -289,20 +292,38 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
     return lexicon, source, target
 
 
-def _check_unread(lexicon: Lexicon, name: str, settings: TextSettings, held_out: list[Document]) -> None:
+def _check_unread(lexicon: Lexicon, name: str, settings: TextSettings, held_out: Sequence[Document]) -> None:
     """Refuse held-out documents that the alignment of a lexicon has read, because it split the same text otherwise."""
-    split = lexicon.provenance.get("split", {})
-    aligned = TextSettings.from_dict({**split, "text": settings.text})
-    if not split or aligned.to_dict() == text_of(settings.to_dict()):
+    split, trained_on = lexicon.provenance.get("split", {}), lexicon.provenance["text_hash"]
+    _check_other_split(split, trained_on, f"'{name}' was aligned", settings, held_out)
+
+
+def check_not_tuned_on(model: str, settings: TextSettings, held_out: Sequence[Document]) -> None:
+    """Raise `InputError` if a model was tuned on held-out documents, because it split the same text otherwise."""
+    from tokalign_lab.model.load import files_of
+
+    made = read_record(files_of(model)).get("training", {})
+    split = {name: made[name] for name in SplitSettings.names() if name in made}
+    for max_bytes in {None, settings.max_bytes} if split else ():  # which of them it was is not recorded
+        of_model = {**split, "max_bytes": max_bytes}
+        _check_other_split(of_model, made.get("text_hash", ""), f"'{model}' was tuned", settings, held_out)
+
+
+def _check_other_split(
+    split: Mapping[str, Any], trained_on: str, made: str, settings: TextSettings, held_out: Sequence[Document]
+) -> None:
+    """Refuse held-out documents that are in the train part of another split, if that part has the hash `trained_on`."""
+    other = TextSettings.from_dict({**split, "text": settings.text})
+    if not split or other.to_dict() == text_of(settings.to_dict()):
         return
-    train, _ = read_parts(aligned, needed=())
+    train, _ = read_parts(other, needed=())
     read = {document.name: document.text for document in train}
     again = [document for document in held_out if document.text[:_BEGINNING] in read.get(document.name, "")]
-    if again and text_hash(train) == lexicon.provenance["text_hash"]:
+    if again and text_hash(train) == trained_on:
         chosen = ", ".join(f"{option} {value}" for option, value in split.items())
         raise InputError(
-            f"'{name}' was aligned on documents that are held out here, such as {again[0].name}, because its alignment "
-            f"split the text otherwise ({chosen}); align it again with one split, or give another text."
+            f"{made} on documents that are held out here, such as {again[0].name}, because it split the text otherwise "
+            f"({chosen}); use one split, or give another text."
         )
 
 
@@ -347,6 +368,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> par
     before = None if settings.before is None else Lexicon.load(Path(settings.before))
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
+    _check_unread(lexicon, settings.lexicon, settings, text.held_out)
     held_out = text.held_out_pair(part(progress, 0.0, 0.05))
     found = None
     if settings.twins:
@@ -406,6 +428,7 @@ def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
     from tokalign_lab.model.load import load_model
 
     _, held_out = read_parts(settings, needed=("held_out",))
+    check_not_tuned_on(settings.model, settings, held_out)
     if isinstance(settings, MeasureSettings):
         held_out = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
     vocabulary = load_vocabulary(settings.model)

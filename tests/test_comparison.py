@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from test_diagnosis import made_of
 from test_lexicon_scores import map_to_most_frequent
 from texts import corpus_of
-from tiny import tiny_vocabulary, vocabulary_of_unknowns
+from tiny import tiny_tokenizer, tiny_vocabulary, vocabulary_of_unknowns
+from tokenizers import normalizers
 from typer.testing import CliRunner
 
 from tokalign_lab.alignment.lexicon import Lexicon
@@ -18,7 +20,7 @@ from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import excerpts
+from tokalign_lab.documents import Document, excerpts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.comparison import (
     CHANGES,
@@ -27,7 +29,7 @@ from tokalign_lab.evaluation.comparison import (
     compare_slices,
     paired_scores,
 )
-from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
+from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token, tokens_by_slice
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -142,6 +144,14 @@ def test_bytes_per_token_by_language(smollm_vocabulary: Vocabulary, sp32k_vocabu
     assert one["en"] > 3.5 > 2 > one["ta"] >= 1  # made for English; Tamil is written nearly byte by byte
     assert two["ru"] > one["ru"]
     assert bytes_per_token(vocabulary_of_unknowns())["ru"] < 1, "an unknown token spells nothing"
+
+
+def test_accents_that_a_tokenizer_joins_are_spelled() -> None:
+    text = [Document(normalize("NFD", "Tiếng Việt có dấu. ") * 9, "a", "a")]
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()  # as of qwen2 and pythia
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, "nfc")
+    assert tokens_by_slice(vocabulary, text)["prose"][1] == len(vocabulary.encode([text[0].text])[0])
 
 
 def test_the_command_prints_what_changed(tmp_path: Path) -> None:

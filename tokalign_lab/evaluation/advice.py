@@ -206,16 +206,17 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     is_text = np.array([token is not None for token in target.token_bytes])
     is_new = is_text.copy()
     is_new[shared_tokens(pair.source, target).target_ids] = False
+    of_source, lengths = token_lengths(pair.source), token_lengths(target)
     names = np.array([document.slice for document in pair.documents])
     found, rows = [], []
     for name in dict.fromkeys(names.tolist()):
         here = names == name
-        source_tokens = count_tokens(pair.source, pair.source_corpus, here)[1]
-        counts, target_tokens, unspelled = count_tokens(target, pair.target_corpus, here)
+        source_tokens = count_tokens(of_source, pair.source_corpus, pair.documents, here)[1]
+        counts, target_tokens, unspelled = count_tokens(lengths, pair.target_corpus, pair.documents, here)
         if not source_tokens or not counts.sum():  # a tokenizer may drop white space
             continue
         n_bytes = int(pair.source_corpus.byte_lengths[here].sum())
-        new = (int(counts[is_new].sum()), int((counts * token_lengths(target))[is_new].sum()))
+        new = (int(counts[is_new].sum()), int((counts * lengths)[is_new].sum()))
         found.append(SliceCounts(name, n_bytes, source_tokens, target_tokens, *new, unspelled))
         rows.append(counts)
     if max((one.n_bytes for one in found), default=0) < LEAST_BYTES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -42,20 +43,31 @@ def bytes_per_token(vocabulary: Vocabulary) -> dict[str, float]:
 def tokens_by_slice(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, tuple[int, int]]:
     """Return UTF-8 bytes and tokens (and unspelled bytes) by slice of a text, in descending order of bytes."""
     corpus = Corpus.build(documents, vocabulary)
-    names = np.array([document.slice for document in documents])
+    names, lengths = np.array([document.slice for document in documents]), token_lengths(vocabulary)
     counts = {
-        str(name): (int(corpus.byte_lengths[names == name].sum()), count_tokens(vocabulary, corpus, names == name)[1])
+        str(name): (
+            int(corpus.byte_lengths[names == name].sum()),
+            count_tokens(lengths, corpus, documents, names == name)[1],
+        )
         for name in np.unique(names)
     }
     return dict(sorted(counts.items(), key=lambda item: -item[1][0]))
 
 
 def count_tokens(
-    vocabulary: Vocabulary, corpus: Corpus, here: np.ndarray[Any, np.dtype[np.bool_]]
+    lengths: np.ndarray[Any, np.dtype[np.int64]],
+    corpus: Corpus,
+    documents: Sequence[Document],
+    here: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int, int]:
-    """Count in documents `here`, bool (documents,), each token, all tokens with the unspelled bytes, and these."""
-    counts = np.bincount(corpus.ids[here[corpus.document_of]], minlength=vocabulary.size)
-    unspelled = max(int(corpus.byte_lengths[here].sum() - counts @ token_lengths(vocabulary)), 0)
+    """Count in documents `here`, bool (documents,), each token, all tokens with the unspelled bytes, and these.
+
+    `lengths` are the `token_lengths`. Accents that a tokenizer joins to their letters (Unicode NFC) are spelled.
+    """
+    counts = np.bincount(corpus.ids[here[corpus.document_of]], minlength=len(lengths))
+    joined = "".join(normalize("NFC", documents[place].text) for place in np.flatnonzero(here).tolist())
+    n_bytes = min(int(corpus.byte_lengths[here].sum()), len(joined.encode("utf-8", "surrogatepass")))
+    unspelled = max(n_bytes - int(counts @ lengths), 0)
     return counts, int(counts.sum()) + unspelled, unspelled
 
 

@@ -13,7 +13,7 @@ from test_cli import run, run_json
 from tiny import tiny_model, tiny_tokenizer, tiny_vocabulary
 from transformers import AutoTokenizer
 
-from tokalign_lab import catalog
+from tokalign_lab import catalog, pipeline
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.catalog.texts import udhr_documents
 from tokalign_lab.corpus import tokenize_pair
@@ -21,6 +21,7 @@ from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save_tokenizer import TEXTS, save_tokenizer
+from tokalign_lab.settings.kinds import ExtendTokenizerSettings, TrainTokenizerSettings
 from tokalign_lab.tokenizer_training import END_OF_TEXT, extend, train
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -162,7 +163,7 @@ def test_the_commands_write_a_tokenizer_that_other_commands_accept(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--size", "100"), "--size is 100, but special tokens and single bytes take 257"),
+        (("train", "--size", "100"), "--size is 100, but added tokens and single bytes take 257"),
         (("train", "--size", "900", "--like", "sp32k"), "sp32k is a SentencePiece BPE"),
         (("train", "--size", "900", "--like", "nobody"), "nobody"),
         (("extend", "minilm", "--add", "5"), "minilm is no plain BPE tokenizer"),
@@ -185,6 +186,36 @@ def test_a_huge_vocabulary_size_is_limited_by_the_text() -> None:
     assert END_OF_TEXT in made.get_vocab()
     assert 300 < len(made) < 257 + len(UDHR["en"].encode())
     assert base.size < len(extend(base, [UDHR["en"]], 10**12)) < base.size + len(UDHR["en"].encode())
+
+
+def test_a_text_with_more_characters_than_the_size_is_refused() -> None:
+    with pytest.raises(InputError, match="--size is 300, but added tokens and single characters take more"):
+        train([UDHR["zh"], UDHR["en"]], 300, catalog.load_vocabulary("minilm"))
+
+
+def test_a_tokenizer_with_settings_of_its_training_is_a_base_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_tokenizer(300)
+    base.add_tokens(["fox", "bird"])  # no special tokens
+    base.backend_tokenizer.model.dropout = 0.5
+    base.backend_tokenizer.enable_truncation(4)
+    base.save_pretrained(tmp_path / "base")
+    (tmp_path / "text.txt").write_text(UDHR["tr"])
+    text = {"text": (str(tmp_path / "text.txt"),)}
+    extending = ExtendTokenizerSettings(tokenizer=str(tmp_path / "base"), add=20, **text)
+    training = TrainTokenizerSettings(like=str(tmp_path / "base"), size=400, **text)
+    sizes = [
+        pipeline.extend_tokenizer(extending, tmp_path / "more")["size"],
+        pipeline.train_tokenizer(training, tmp_path / "new")["size"],
+    ]
+    assert sizes == [len(base) + 20, 400]
+    for name in ("more", "new"):
+        made = AutoTokenizer.from_pretrained(tmp_path / name)
+        assert made.decode(made(UDHR["tr"])["input_ids"]) == UDHR["tr"]
+    monkeypatch.setattr("tokalign_lab.model.save_tokenizer.difference_of", lambda *_: "its tokens have other ids")
+    with pytest.raises(InputError, match="another tokenizer of the folder: its tokens"):
+        save_tokenizer(made, tmp_path)
 
 
 def test_text_without_repetition_is_refused(smollm_vocabulary: Vocabulary) -> None:

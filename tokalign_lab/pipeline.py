@@ -176,10 +176,10 @@ def _save_new_tokenizer(
 ) -> dict[str, Any]:
     from tokalign_lab.evaluation.compression import tokens_by_slice
     from tokalign_lab.files import atomic_folder
-    from tokalign_lab.model.save_tokenizer import save_tokenizer
+    from tokalign_lab.model.save_tokenizer import for_prompts, save_tokenizer
 
     with atomic_folder(out) as folder:
-        save_tokenizer(made, folder)
+        save_tokenizer(for_prompts(made), folder)
     after = load_vocabulary(str(out))
     old = {} if before is None else tokens_by_slice(before, held_out)
     slices: list[dict[str, Any]] = []

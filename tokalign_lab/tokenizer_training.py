@@ -40,16 +40,15 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
     """Train a tokenizer.
 
     The result has fewer tokens than `size` if the text has too few pairs that occur `FEWEST_USES` times. Raises
-    `InputError` if the size leaves no token besides special tokens and single bytes, training fails, or `like` is a
-    SentencePiece BPE or has byte tokens for unknown characters, which the trainers cannot make.
+    `InputError` if the size leaves no token besides added tokens and single bytes or characters, training fails, or
+    `like` is a SentencePiece BPE or has byte tokens for unknown characters, which the trainers cannot make.
 
     Parameters
     ----------
     texts : texts for training
-    size : tokens of the new vocabulary, special tokens included
-    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are used, and the added
-        tokens that the template writes. Without it: byte-level BPE with the pretokeniser of o200k and one special
-        token, `END_OF_TEXT`.
+    size : tokens of the new vocabulary, added tokens included
+    like : tokenizer whose algorithm, normaliser, pretokeniser, added tokens and chat template are used. Without it:
+        byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
     """
     if like is None:
         base: Any = wrap(
@@ -65,22 +64,24 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
     else:
         base = like.tokenizer
     added = base.added_tokens_decoder.values()
-    marks = [token for token in added if not token.special and token.content in str(base.chat_template or "")]
+    ordinary = [token for token in added if not token.special]
+    marks = [token for token in ordinary if token.content in str(base.chat_template or "")]
     marks = [token for token in marks if token.content.strip()]  # such as <tool_call>; line ends are text
-    special = sum(token.special for token in added) + len(marks)
-    least = special + 256 * (like is None or like.kind == "byte-level")
+    least = len(added) + 256 * (like is None or like.kind == "byte-level")
     if size <= least:
-        raise InputError(f"--size is {size:,}, but special tokens and single bytes take {least:,}; give a larger one.")
-    size = min(size, least + _n_bytes(texts))  # the trainers reserve memory for the size they are given
+        raise InputError(f"--size is {size:,}, but added tokens and single bytes take {least:,}; give a larger one.")
+    most = min(size, least + _n_bytes(texts))  # the trainers reserve memory for the size they are given
     model = base.backend_tokenizer.model
     options: dict[str, Any] = {} if type(model).__name__ == "Unigram" else {"min_frequency": FEWEST_USES}
     if type(model).__name__ == "WordPiece":  # the trainer's default is ##
         options["continuing_subword_prefix"] = model.continuing_subword_prefix
     try:
-        made = base.train_new_from_iterator(_batches(texts), size - len(marks), show_progress=False, **options)
+        made = base.train_new_from_iterator(_batches(texts), most - len(ordinary), show_progress=False, **options)
     except Exception as error:  # the trainers raise plain Exception
         raise InputError(f"No tokenizer could be trained ({first_line(error)}); give more text.") from error
     made.add_tokens(marks)
+    if len(made) > size:  # WordPiece trainers take all characters
+        raise InputError(f"--size is {size:,}, but added tokens and single characters take more; give a larger one.")
     made.chat_template = base.chat_template
     return made
 

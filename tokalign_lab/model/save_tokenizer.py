@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import write_json
 from tokalign_lab.model.hard_texts import TEXTS
+from tokalign_lab.model.quantised import config_of
 from tokalign_lab.token_table import ROLES, encode_plainly
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         write_json(path, {**settings, "auto_map": {"AutoTokenizer": [None, f"{Path(CODE_FILE).stem}.TargetTokenizer"]}})
         difference = difference_of(tokenizer, folder)
     if difference is not None:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        kind = config_of(folder).get("model_type")
+        because = f", because its model is of type {kind!r}" if kind else ""
         raise InputError(
-            f"AutoTokenizer makes another tokenizer of the folder, because its model is of type {model_type!r}: "
-            f"{difference}; choose another target tokenizer for this model."
+            f"AutoTokenizer makes another tokenizer of the folder{because}: {difference}; choose another tokenizer."
         )
 
 

@@ -207,7 +207,7 @@ class TrainTokenizerSettings(TextSettings):
 
     subject = "Training of a tokenizer"
 
-    size: int = required("Tokens of the new vocabulary, special tokens included.", flag="--size")
+    size: int = required("Tokens of the new vocabulary, added tokens included.", flag="--size")
     like: str | None = option(
         None, "Use the algorithm, pre-tokenizer, special tokens and chat template of this tokenizer.", path=True
     )

@@ -294,7 +294,7 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
 
 def _check_unread(lexicon: Lexicon, name: str, settings: TextSettings, held_out: Sequence[Document]) -> None:
     """Refuse held-out documents that the alignment of a lexicon has read, because it split the same text otherwise."""
-    split, trained_on = lexicon.provenance.get("split", {}), lexicon.provenance["text_hash"]
+    split, trained_on = lexicon.provenance.get("split", {}), lexicon.provenance.get("text_hash", "")
     _check_other_split(split, trained_on, f"'{name}' was aligned", settings, held_out)
 
 

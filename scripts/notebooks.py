@@ -27,7 +27,7 @@ async def run(paths: list[Path], free: asyncio.Semaphore) -> bool:
 
 
 async def run_one(path: Path, runs: Path) -> bool:
-    """Run a notebook; print its time, and the cell that failed."""
+    """Run a notebook; print its time, and the cell or the run that failed."""
     begun = time.monotonic()
     resources = {"metadata": {"path": str(path.parent)}}
     limits = {"timeout": CELL_S, "startup_timeout": CELL_S}  # a kernel of low priority may start slowly
@@ -37,10 +37,12 @@ async def run_one(path: Path, runs: Path) -> bool:
         error = ""
     except Exception as failed:
         error = str(failed)
-    print(f"{'FAILED' if error else 'passed'} in {time.monotonic() - begun:.0f} s: {path}", error, flush=True)
-    for left in list_runs(runs):  # a run outlives its kernel by design
-        if left.state == "running":
+    for left in list_runs(runs):
+        if left.state == "failed":
+            error = error or f"Its run {left.name} failed: {left.info().get('error')}"
+        if left.state == "running":  # a run outlives its kernel by design
             left.cancel(grace=5)
+    print(f"{'FAILED' if error else 'passed'} in {time.monotonic() - begun:.0f} s: {path}", error, flush=True)
     return not error
 
 

@@ -75,6 +75,7 @@ def test_the_model_is_calibrated_on_the_text_that_was_aligned(work: Chain) -> No
     made = work.rearrange()
     assert made.info()["settings"]["calibrate"] == ["a", "b"]
     assert "calibrate" not in work.rearrange(calibrate=False).info()["settings"]
+    assert work.rearrange(special_tokens="target").info()["settings"]["special_tokens"] == "target"
     lexicon = run.path / "alignment" / "lexicon.parquet"
     assert rearrange_settings("smollm2-135m", lexicon, ["a", "b"]) == made.info()["settings"]
 

@@ -174,14 +174,17 @@ class Lab:
         """Show both embedding spaces of the last `align`."""
         return self._opened("maps", self.panels.maps())
 
-    def rearrange(self, calibrate: bool = True) -> JobPanel:
+    def rearrange(self, calibrate: bool = True, special_tokens: str | None = None) -> JobPanel:
         """Compute new embedding rows for the source model from the last lexicon, in a run; returns immediately.
 
         `calibrate`: also shift the logits to match the token frequencies in the text of the alignment and in the source
         model's predictions. This takes about a minute and recovers much without training. If the model cannot be
         calibrated, it is made without calibration.
+
+        `special_tokens`: "keep" adds the source's control tokens, the default for chat models; "target" leaves them
+        out, so that a model with the target tokenizer can be the teacher of `tune`.
         """
-        return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate)))
+        return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate, special_tokens)))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model in a run, and monitor it; returns immediately.

@@ -89,8 +89,10 @@ class Chain:
         reads = {"model": method.needs_model and settings["source"], "donor": method.needs_donor and settings["target"]}
         return find_or_start("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}}, self.root)
 
-    def rearrange(self, calibrate: bool = True) -> RunFolder:
+    def rearrange(self, calibrate: bool = True, special_tokens: str | None = None) -> RunFolder:
         """Rearrange the source model as soon as the alignment has finished, and calibrate it on the aligned text.
+
+        `special_tokens` is the option of the same name of `rearrange`.
 
         Raises `InputError` if there is no alignment, its lexicon was deleted, or it is a recorded run.
         """
@@ -99,7 +101,7 @@ class Chain:
             raise InputError(NO_MODEL)
         lexicon, model = before.path / "alignment" / "lexicon.parquet", before.info()["settings"]["source"]
         settings = rearrange_settings(model, lexicon, self._text()["text"] if calibrate else ())
-        return self._show("rearrange", self._after(before, "rearrange", settings))
+        return self._show("rearrange", self._after(before, "rearrange", {**settings, "special_tokens": special_tokens}))
 
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
         """Tune the rearranged model on the aligned text; starts when rearranging has finished.

@@ -29,6 +29,7 @@ async def run(paths: list[Path], free: asyncio.Semaphore) -> bool:
 async def run_one(path: Path, runs: Path) -> bool:
     """Run a notebook; print its time, and the cell or the run that failed."""
     begun = time.monotonic()
+    before = {one.name for one in list_runs(runs)}
     resources = {"metadata": {"path": str(path.parent)}}
     limits = {"timeout": CELL_S, "startup_timeout": CELL_S}  # a kernel of low priority may start slowly
     client = NotebookClient(nbformat.read(path, as_version=4), resources=resources, **limits)
@@ -37,11 +38,11 @@ async def run_one(path: Path, runs: Path) -> bool:
         error = ""
     except Exception as failed:
         error = str(failed)
-    for left in list_runs(runs):
-        if left.state == "failed":
-            error = error or f"Its run {left.name} failed: {left.info().get('error')}"
-        if left.state == "running":  # a run outlives its kernel by design
-            left.cancel(grace=5)
+    left = [one for one in list_runs(runs) if one.name not in before]
+    for one in [one for one in left if one.state == "failed"]:  # before a run that another one waits for is cancelled
+        error = error or f"Its run {one.name} failed: {one.info().get('error')}"
+    for one in [one for one in left if one.state == "running"]:  # a run outlives its kernel by design
+        one.cancel(grace=5)
     print(f"{'FAILED' if error else 'passed'} in {time.monotonic() - begun:.0f} s: {path}", error, flush=True)
     return not error
 

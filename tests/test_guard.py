@@ -28,7 +28,10 @@ def test_the_lowest_bits_are_kept(tmp_path: Path) -> None:
 def test_a_step_that_forgets_is_not_kept_and_a_second_one_ends_the_run(tmp_path: Path) -> None:
     guard = followed(tmp_path, (2.0, 0.8), (1.9, 0.9), (1.8, 0.75))
     assert (guard.best.step, guard.reason) == (10, "")
-    forgets = "the model forgets more than it learns from this text; it answers 75% of the probes, and 90% at step 10."
+    forgets = (
+        "the model forgets more than it learns from this text; it answers 75% of the probes, and it answered 90% at "
+        "step 10."
+    )
     assert guard.verdict == f"Step 10 of 20 is kept: {forgets}"
     guard.add(Measured(30, 1.7, 0.75))
     assert guard.best.step == 10
@@ -47,7 +50,7 @@ def test_a_step_that_learns_more_than_it_forgets_is_kept(tmp_path: Path) -> None
     guard.add(Measured(30, 1.8, 0.7))
     assert (guard.best.step, guard.reason) == (20, "")
     guard.add(Measured(40, 1.79, 0.7))
-    assert "it answers 70% of the probes, and 99% at step 0. Step 20 is kept." in guard.reason
+    assert "it answers 70% of the probes, and it answered 99% at step 0. Step 20 is kept." in guard.reason
 
 
 def test_a_run_without_improvement_ends(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ class Guard:
         best, last = self.best, self.measured[-1]
         if best == last:
             return ""
-        better = "it is better on held-out text."
-        why = better if best.bits_per_byte <= last.bits_per_byte else self._forgotten()
+        is_better = best.bits_per_byte <= last.bits_per_byte
+        why = "it is better on held-out text." if is_better else self._forgotten()
         return f"Step {best.step} of {last.step} is kept: {why}"
 
     def _forgotten(self) -> str:
@@ -118,5 +118,5 @@ class Guard:
         most = max(self._forgets_since(len(self.measured) - 1), key=lambda one: one.answered)
         return (
             f"the model forgets more than it learns from this text; it answers {last.answered:.0%} of the probes, and "
-            f"{most.answered:.0%} at step {most.step}."
+            f"it answered {most.answered:.0%} at step {most.step}."
         )

@@ -21,7 +21,7 @@ LAYERS = [
     {"evaluation"},
     {"cross_tokenizer"},
     {"model"},
-    {"adaptation"},
+    {"adaptation", "disjoint"},
     {"pipeline"},
     {"runs"},
     {"plots"},

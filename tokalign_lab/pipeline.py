@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,8 @@ from tokalign_lab.alignment.registry import RECIPES, check_recipe
 from tokalign_lab.catalog import load_vocabulary, model_folder
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.device import pick_device
-from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts, text_hash
+from tokalign_lab.disjoint import check_not_aligned_on, check_not_tuned_on
+from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import part_scores
 from tokalign_lab.evaluation.breakdown import breakdown, held_out_by_group
@@ -29,7 +29,6 @@ from tokalign_lab.evaluation.comparison import PairedScore, paired_scores
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import LexiconScores, score_lexicon
 from tokalign_lab.progress import Progress, part, silent
-from tokalign_lab.provenance import read_record
 from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
@@ -40,10 +39,8 @@ from tokalign_lab.settings.kinds import (
     PartScoreSettings,
     RearrangeSettings,
     ScoreSettings,
-    SplitSettings,
     TextSettings,
     TrainTokenizerSettings,
-    text_of,
 )
 from tokalign_lab.vectors.formats import load_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -56,8 +53,6 @@ if TYPE_CHECKING:
     from tokalign_lab.adaptation.settings import AdaptRunSettings
     from tokalign_lab.evaluation.advice import Advice
     from tokalign_lab.evaluation.bits_per_byte import BitsPerByte
-
-_BEGINNING = 200  # characters of a held-out document that are searched in a train document of the same name
 
 
 class PairText:
@@ -292,41 +287,6 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
     return lexicon, source, target
 
 
-def _check_unread(lexicon: Lexicon, name: str, settings: TextSettings, held_out: Sequence[Document]) -> None:
-    """Refuse held-out documents that the alignment of a lexicon has read, because it split the same text otherwise."""
-    split, trained_on = lexicon.provenance.get("split", {}), lexicon.provenance.get("text_hash", "")
-    _check_other_split(split, trained_on, f"'{name}' was aligned", settings, held_out)
-
-
-def check_not_tuned_on(model: str, settings: TextSettings, held_out: Sequence[Document]) -> None:
-    """Raise `InputError` if a model was tuned on held-out documents, because it split the same text otherwise."""
-    from tokalign_lab.model.load import files_of
-
-    made = read_record(files_of(model)).get("training", {})
-    split = {name: made[name] for name in SplitSettings.names() if name in made}
-    for max_bytes in {None, settings.max_bytes} if split else ():  # which of them it was is not recorded
-        of_model = {**split, "max_bytes": max_bytes}
-        _check_other_split(of_model, made.get("text_hash", ""), f"'{model}' was tuned", settings, held_out)
-
-
-def _check_other_split(
-    split: Mapping[str, Any], trained_on: str, made: str, settings: TextSettings, held_out: Sequence[Document]
-) -> None:
-    """Refuse held-out documents that are in the train part of another split, if that part has the hash `trained_on`."""
-    other = TextSettings.from_dict({**split, "text": settings.text})
-    if not split or other.to_dict() == text_of(settings.to_dict()):
-        return
-    train, _ = read_parts(other, needed=())
-    read = {document.name: document.text for document in train}
-    again = [document for document in held_out if document.text[:_BEGINNING] in read.get(document.name, "")]
-    if again and text_hash(train) == trained_on:
-        chosen = ", ".join(f"{option} {value}" for option, value in split.items())
-        raise InputError(
-            f"{made} on documents that are held out here, such as {again[0].name}, because it split the text otherwise "
-            f"({chosen}); use one split, or give another text."
-        )
-
-
 def score(
     settings: ScoreSettings, progress: Progress = silent
 ) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
@@ -337,7 +297,7 @@ def score(
     """
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
-    _check_unread(lexicon, settings.lexicon, settings, text.held_out)
+    check_not_aligned_on(lexicon, settings.lexicon, settings, text.held_out)
     held_out, seed = text.held_out_pair(), settings.seed
     until = 0.5 if settings.twins else 1.0
     scores = score_lexicon(lexicon, held_out, settings.encoder or None, seed=seed, progress=part(progress, 0.0, until))
@@ -368,7 +328,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> par
     before = None if settings.before is None else Lexicon.load(Path(settings.before))
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
-    _check_unread(lexicon, settings.lexicon, settings, text.held_out)
+    check_not_aligned_on(lexicon, settings.lexicon, settings, text.held_out)
     held_out = text.held_out_pair(part(progress, 0.0, 0.05))
     found = None
     if settings.twins:
@@ -395,7 +355,7 @@ def compare_scores(settings: CompareSettings, progress: Progress = silent) -> di
     b = Lexicon.load(Path(settings.right))
     text = PairText(source, target, settings)
     for lexicon, name in ((a, settings.left), (b, settings.right)):
-        _check_unread(lexicon, name, settings, text.held_out)
+        check_not_aligned_on(lexicon, name, settings, text.held_out)
     held_out = text.held_out_pair(part(progress, 0.0, 0.05))
     return paired_scores(a, b, held_out, settings.encoder or None, settings.seed, part(progress, 0.05, 1.0))
 

@@ -128,7 +128,8 @@ def evaluate(
     seed: Seed = 0,
 ) -> Any:
     """Score models in the papers' six tasks (lm-evaluation-harness, validation sets), side by side."""
-    from tokalign_lab import catalog, pipeline
+    from tokalign_lab import catalog
+    from tokalign_lab.disjoint import check_not_tuned_on
     from tokalign_lab.documents import check_sources, read_parts
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.evaluation.tasks import check_harness, score_tasks, task_names
@@ -145,7 +146,7 @@ def evaluate(
         chosen = TextSettings.from_dict({"text": text, "max_bytes": max_bytes, "seed": seed})
         _, documents = read_parts(chosen, needed=("held_out",))
         for name in model_dir:
-            pipeline.check_not_tuned_on(name, chosen, documents)
+            check_not_tuned_on(name, chosen, documents)
     models = []
     for name in model_dir:
         vocabulary, model = catalog.load_vocabulary(name), load_model(name)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from .servers import Server
 
@@ -36,6 +36,13 @@ MAPS = """((what) => Object.fromEntries(["source", "target"].map((space) => {
     const canvas = [...document.querySelectorAll(`.tl-map-${space}`)].at(-1).querySelector("canvas");
     return [space, canvas.parentElement.parentElement.api.get(what)];
 })))"""
+
+# A kernel that works on the first cell of code, or has done so.
+STARTED = """() => {
+    const { content, sessionContext } = jupyterapp.shell.currentWidget;
+    const first = content.model.toJSON().cells.find((cell) => cell.cell_type === "code");
+    return first.execution_count !== null || sessionContext.session.kernel.status === "busy";
+}"""
 
 STILL = """() => new Promise((done) => {
     let quiet;
@@ -143,8 +150,12 @@ class LabPage:
         self.page.evaluate("([name, given]) => { jupyterapp.commands.execute(name, given); }", [name, arguments])
 
     def run_all(self) -> None:
-        """Run all cells from the first on."""
+        """Run all cells from the first on; again if the kernel does not start, as JupyterLab can lose a request."""
         self.command("notebook:run-all-cells")
+        try:
+            self.page.wait_for_function(STARTED, timeout=START_MS / 4)
+        except TimeoutError:
+            self.command("notebook:run-all-cells")
 
     def kill_kernel(self) -> None:
         """Restart the kernel: a new process without any variables."""

@@ -133,9 +133,13 @@ class LabPage:
         self._deaf = False
 
     def open(self, notebook: str) -> None:
-        """Open a notebook and wait until its kernel is idle."""
+        """Open a notebook and wait until its kernel is idle; load the page again if JupyterLab missed that."""
         self.page.goto(f"{self._url}/lab/tree/{notebook}?token={self._token}&reset", timeout=START_MS)
-        self.wait_for_kernel()
+        try:
+            self.wait_for_kernel()
+        except TimeoutError:
+            self.page.reload(timeout=START_MS)
+            self.wait_for_kernel()
         self.page.evaluate("jupyterapp.shell.collapseLeft()")
 
     def wait_for_kernel(self, status: str = "idle", timeout: float = START_MS) -> None:

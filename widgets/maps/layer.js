@@ -4,13 +4,23 @@
 
 const SPACES = ["source", "target"];
 const SETTLED_MS = 300;
+const MANY = 1000;
 const round = (value) => Math.round(value * 1e4) / 1e4;
 
 // jupyter-scatter draws each map on a hidden canvas as large as the window, and copies the map from it. Without a GPU,
 // most of the time goes to pixels that no map shows, so the hidden canvas gets the size of the map before each drawing.
+// It also draws highlighted points three times in a row, for an outline. Ours have none, so many are drawn once.
 function trim(renderer) {
   if (!renderer || renderer.trimmed) return;
   const { render } = renderer;
+  const gl = renderer.canvas.getContext("webgl");
+  const drawArrays = gl.drawArrays.bind(gl);
+  let counts; // numbers of points drawn for this map; the first is that of all points
+  gl.drawArrays = (mode, first, count) => {
+    const again = mode === gl.POINTS && count >= MANY && counts.length > 1 && counts.at(-1) === count;
+    if (mode === gl.POINTS) counts.push(count);
+    if (!again) drawArrays(mode, first, count);
+  };
   renderer.trimmed = true;
   renderer.render = (draw, map) => {
     const { width, height } = map;
@@ -18,6 +28,7 @@ function trim(renderer) {
       renderer.resize((width + 0.5) / devicePixelRatio, (height + 0.5) / devicePixelRatio); // it rounds down
       renderer.refresh();
     }
+    counts = [];
     render(draw, map);
   };
 }

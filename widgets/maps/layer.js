@@ -15,7 +15,7 @@ function trim(renderer) {
   const { render } = renderer;
   const gl = renderer.canvas.getContext("webgl");
   const drawArrays = gl.drawArrays.bind(gl);
-  let counts; // numbers of points drawn for this map; the first is that of all points
+  let counts = []; // numbers of points drawn for this map; the first is that of all points
   gl.drawArrays = (mode, first, count) => {
     const again = mode === gl.POINTS && count >= MANY && counts.length > 1 && counts.at(-1) === count;
     if (mode === gl.POINTS) counts.push(count);

@@ -157,10 +157,10 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scale each row to length 1, float32 (n, d); a zero row stays zero."""
     rows = np.asarray(rows, dtype=np.float32)
     unit = np.empty_like(rows)  # divided in float64 without a float64 copy of all rows, which takes seconds
-    return np.divide(rows, row_lengths(rows), out=unit, casting="same_kind")
+    return np.divide(rows, row_norms(rows)[:, None], out=unit, casting="same_kind")
 
 
-def row_lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the length of each row, float64 (n, 1); 1 for a zero row."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    return np.where(lengths > 0, lengths, 1.0)[:, None]
+def row_norms(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the length of each row of an (n, d) array, float64 (n,); 1 for a zero row, so that it stays zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return np.where(norms > 0, norms, 1.0)

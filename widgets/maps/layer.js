@@ -4,7 +4,7 @@
 
 const SPACES = ["source", "target"];
 const SETTLED_MS = 300;
-const MANY = 1000;
+const MANY = 1000; // fewer points are drawn fast, and one highlighted point could not be told from the hovered one
 const round = (value) => Math.round(value * 1e4) / 1e4;
 
 // jupyter-scatter draws each map on a hidden canvas as large as the window, and copies the map from it. Without a GPU,

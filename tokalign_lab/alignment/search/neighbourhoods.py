@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.search.neighbours import nearest
-from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vectors.token_vectors import TokenVectors, row_norms
 
 NEIGHBOURS = 10
-_SMALLEST = np.float32(1e-12)
 REFERENCE = 20_000  # tokens of each side among which the overlap searches neighbours
 
 
@@ -30,9 +29,7 @@ class Neighbourhood:
 
     def __init__(self, vectors: TokenVectors) -> None:
         self.vectors = vectors
-        rows = vectors.rows
-        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)).astype(np.float32)
-        self._lengths = np.maximum(lengths, _SMALLEST)
+        self._norms = row_norms(vectors.rows).astype(np.float32)
 
     def of(self, token_id: int, k: int = 8) -> list[tuple[int, float]]:
         """Find the k nearest other tokens: (id, cosine), nearest first; none if the token has no vector."""
@@ -40,7 +37,7 @@ class Neighbourhood:
         if place < 0 or not self.vectors.dimensions:
             return []
         rows: NDArray[np.float32] = self.vectors.rows
-        cosines = (rows @ rows[place]) / (self._lengths * self._lengths[place])
+        cosines = (rows @ rows[place]) / (self._norms * self._norms[place])
         cosines[place] = -np.inf
         k = min(k, len(cosines) - 1)
         best = np.argpartition(-cosines, k)[:k] if k < len(cosines) - 1 else np.flatnonzero(np.isfinite(cosines))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Locator, Page, TimeoutError, expect
+from playwright.sync_api import Locator, Page, expect
 
 from .servers import Server
 
@@ -36,13 +36,6 @@ MAPS = """((what) => Object.fromEntries(["source", "target"].map((space) => {
     const canvas = [...document.querySelectorAll(`.tl-map-${space}`)].at(-1).querySelector("canvas");
     return [space, canvas.parentElement.parentElement.api.get(what)];
 })))"""
-
-# A kernel that works on the first cell of code, or has done so.
-STARTED = """() => {
-    const { content, sessionContext } = jupyterapp.shell.currentWidget;
-    const first = content.model.toJSON().cells.find((cell) => cell.cell_type === "code");
-    return first.execution_count !== null || sessionContext.session.kernel.status === "busy";
-}"""
 
 STILL = """() => new Promise((done) => {
     let quiet;
@@ -133,13 +126,9 @@ class LabPage:
         self._deaf = False
 
     def open(self, notebook: str) -> None:
-        """Open a notebook and wait until its kernel is idle; load the page again if JupyterLab missed that."""
+        """Open a notebook and wait until its kernel is idle."""
         self.page.goto(f"{self._url}/lab/tree/{notebook}?token={self._token}&reset", timeout=START_MS)
-        try:
-            self.wait_for_kernel()
-        except TimeoutError:
-            self.page.reload(timeout=START_MS)
-            self.wait_for_kernel()
+        self.wait_for_kernel()
         self.page.evaluate("jupyterapp.shell.collapseLeft()")
 
     def wait_for_kernel(self, status: str = "idle", timeout: float = START_MS) -> None:
@@ -154,12 +143,8 @@ class LabPage:
         self.page.evaluate("([name, given]) => { jupyterapp.commands.execute(name, given); }", [name, arguments])
 
     def run_all(self) -> None:
-        """Run all cells from the first on; again if the kernel does not start, as JupyterLab can lose a request."""
+        """Run all cells from the first on."""
         self.command("notebook:run-all-cells")
-        try:
-            self.page.wait_for_function(STARTED, timeout=START_MS / 4)
-        except TimeoutError:
-            self.command("notebook:run-all-cells")
 
     def kill_kernel(self) -> None:
         """Restart the kernel: a new process without any variables."""

@@ -25,6 +25,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.comparison import (
     CHANGES,
     FEWEST_DOCUMENTS,
+    PairedScore,
     compare_lexicons,
     compare_slices,
     paired_scores,
@@ -97,10 +98,17 @@ def test_the_paired_interval_detects_a_small_consistent_difference() -> None:
     turned = paired_scores(lexicon_of(whole), a, held_out(60))["bleu1"]["target_to_source"]
     assert turned.verdict == "A is higher"
     assert turned.difference.mean == pytest.approx(-found.difference.mean)
-    for documents in (1, FEWEST_DOCUMENTS - 1):  # a text in one file is one document
-        few = paired_scores(a, lexicon_of(whole), held_out(documents))["bleu1"]["target_to_source"]
-        assert few.difference.low > 0
-        assert few.verdict.startswith("too few documents")
+    few = paired_scores(a, lexicon_of(whole), held_out(FEWEST_DOCUMENTS - 1))["bleu1"]["target_to_source"]
+    assert few.difference.low > 0
+    assert few.verdict.startswith("too few documents")
+
+
+def test_one_document_has_a_difference_without_an_interval() -> None:
+    whole = {i: i for i in range(TARGET.size)}
+    one = paired_scores(lexicon_of({}), lexicon_of(whole), held_out(1))["bleu1"]["target_to_source"]
+    assert one.difference.mean > 0
+    assert one.to_dict()["difference"] == {"mean": one.difference.mean, "low": None, "high": None, "n": 1}
+    assert str(PairedScore.from_dict(one.to_dict())) == str(one)  # NaN is not equal to itself
 
 
 def test_a_lexicon_does_not_differ_from_itself() -> None:

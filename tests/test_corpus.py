@@ -78,7 +78,8 @@ def test_what_a_folder_holds_and_is_not_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"links to other folders \(1\), such as '.*more'"):
         read_documents([folder])
     (folder / "c4.json.gz").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"compressed texts \(1\), such as '.*c4.json.gz'; unpack"):
+    (folder / "wiki.zst").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"compressed texts \(2\), such as '.*c4.json.gz'; unpack"):
         read_documents([folder])
 
 

@@ -298,6 +298,16 @@ def test_an_interval_is_as_wide_as_the_normal_approximation() -> None:
     assert of_mean(hits, seed=5) == of_mean(hits, seed=5) != of_mean(hits, seed=6)
 
 
+def test_one_document_has_no_interval() -> None:
+    lone = of_mean(np.array([0.25]))
+    assert str(lone) == "0.250, n = 1"
+    assert lone.to_dict() == {"mean": 0.25, "low": None, "high": None, "n": 1}
+    hits, of = np.array([[3, 2], [1, 0]]), np.array([[4, 4], [4, 0]])
+    both, one = of_ratio(hits, of)
+    assert both.low < both.high
+    assert str(one) == "0.500, n = 4"
+
+
 def test_tokens_of_one_document_are_resampled_together() -> None:
     by_document = np.repeat([[0.0], [10.0]], 20, axis=0)  # 40 documents of 10 tokens with equal values in each
     together = of_ratio(by_document, np.full((40, 1), 10))[0]
@@ -306,7 +316,7 @@ def test_tokens_of_one_document_are_resampled_together() -> None:
     assert together.high - together.low > 2.5 * (apart.high - apart.low)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 5))
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(0, 5))
 def test_bounds_are_within_the_range_of_the_values(values: list[float], seed: int) -> None:
     interval = of_mean(np.array(values), seed)
     assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9

@@ -151,8 +151,6 @@ def _of_text(group_of: NDArray[np.str_], corpus: Corpus, value: NDArray[Any], se
     hits = np.bincount(cell, weights=value, minlength=shape[0] * shape[1]).reshape(shape)
     here = np.flatnonzero(of.sum(axis=0) > 0)
     for i, one in zip(here.tolist(), of_ratio(hits[:, here], of[:, here], seed), strict=True):
-        if (of[:, i] > 0).sum() == 1:  # resampling one document gives no interval
-            one = Interval(one.mean, np.nan, np.nan, one.n)
         yield str(names[i]), one
 
 

@@ -12,7 +12,7 @@ shows this.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,12 +82,13 @@ class PairedScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "verdict": self.verdict}
+        scores = {"a": self.a, "b": self.b, "difference": self.difference}
+        return {**{name: score.to_dict() for name, score in scores.items()}, "verdict": self.verdict}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PairedScore:
         """Make a score from the result of `to_dict`."""
-        return cls(*(Interval(**values[name]) for name in ("a", "b", "difference")))
+        return cls(*(Interval.from_dict(values[name]) for name in ("a", "b", "difference")))
 
 
 def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:

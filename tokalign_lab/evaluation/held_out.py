@@ -21,6 +21,7 @@ from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.interval import Interval, of_share
+from tokalign_lab.files import plain
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vocabulary import SharedTokens
@@ -71,7 +72,8 @@ class HeldOutPrecision:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the tokens."""
-        return {name: value for name, value in asdict(self).items() if name != "hidden"}
+        values: dict[str, Any] = plain({name: value for name, value in asdict(self).items() if name != "hidden"})
+        return values
 
 
 def held_out_precision(

@@ -5,16 +5,20 @@ The n units (documents, tokens) are resampled with replacement 1,000 times; the 
 For a share of n independent tokens, the number of hits in a resample is binomial.
 
 The interval shows the spread over samples of this size, not over other kinds of text. Its width is 0 if all units
-agree.
+agree. One unit has no interval: each resample would equal it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tokalign_lab.files import plain
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -23,7 +27,7 @@ _BLOCK_NUMBERS = 1 << 24  # 128 MB of resampling counts at a time
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, the bounds of its 95 % bootstrap interval, and n, the number of units or tokens."""
+    """A mean, the bounds of its 95 % bootstrap interval (NaN if unknown), and n, the number of units or tokens."""
 
     mean: float
     low: float
@@ -31,15 +35,23 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n:,}"
+        bounds = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.mean:.3f}{bounds}, n = {self.n:,}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; unknown bounds are None."""
+        values: dict[str, Any] = plain(asdict(self))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Interval:
+        """Make an interval from the result of `to_dict`."""
+        known: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+        return cls(**known)
 
 
 def of_mean(values: NDArray[Any], seed: int = 0) -> Interval:
-    """Return the mean of one value per unit, float (n,), n >= 1, with its interval."""
+    """Return the mean of one value per unit, float (n,), n >= 1, with its interval (none if n is 1)."""
     values = np.asarray(values, np.float64)
     return of_ratio(values[:, None], np.ones((len(values), 1)), seed)[0]
 
@@ -55,7 +67,7 @@ def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interv
     """Bootstrap `sum(hits) / sum(of)` over units, for several groups together.
 
     Units are whole documents, because tokens of one document are not independent. Returns one interval per group; n is
-    `sum(of)`.
+    `sum(of)`. A group that only one unit has gets unknown bounds.
 
     Parameters
     ----------
@@ -72,7 +84,8 @@ def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interv
         with np.errstate(invalid="ignore"):  # a resample may miss a small group
             drawn.append((times @ hits) / (times @ of))
     low, high = _middle(np.concatenate(drawn))
-    totals = of.sum(axis=0)
+    totals, lone = of.sum(axis=0), (of > 0).sum(axis=0) == 1
+    low[lone] = high[lone] = np.nan
     columns = zip(hits.sum(axis=0) / totals, low, high, totals, strict=True)
     return [Interval(float(mean), float(a), float(b), round(n)) for mean, a, b, n in columns]
 

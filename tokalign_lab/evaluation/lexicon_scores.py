@@ -29,6 +29,7 @@ from tokalign_lab.corpus import Corpus, TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder, bert_score, load_encoder
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio
+from tokalign_lab.files import plain
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -70,7 +71,8 @@ class LexiconScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without scores that were not measured."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values: dict[str, Any] = plain({name: value for name, value in asdict(self).items() if value is not None})
+        return values
 
     def means(self) -> dict[str, Any]:
         """Return the part for a model card: scores by direction, number of documents and sentences, encoder."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tokalign_lab import pipeline
 from tokalign_lab.adaptation.settings import AdaptRunSettings
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import write_json
+from tokalign_lab.files import plain, write_json
 from tokalign_lab.progress import part
 from tokalign_lab.settings.fields import Settings
 from tokalign_lab.settings.kinds import (
@@ -117,7 +117,7 @@ def measure_kind(settings: MeasureSettings, context: RunContext) -> None:
 def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
     """Score a lexicon and parts of it on the held-out text of its align run; writes `scores.json`."""
     scores = pipeline.score_parts(settings, context.progress)
-    write_json(context.folder.path / "scores.json", asdict(scores))
+    write_json(context.folder.path / "scores.json", plain(asdict(scores)))
     context.progress(1.0, "scored")
 
 

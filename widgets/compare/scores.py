@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -112,7 +113,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
 
 def score_words(score: Mapping[str, Any] | None, short: bool = False) -> str:
     """Return a result of `score_in` as text, with its interval if it is known; `short` omits n."""
-    if score is None or "low" not in score:
+    if score is None or score.get("low") is None:
         return "" if score is None else f"{score['mean']:.3f}"
     bounds = f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
     return bounds if short else f"{bounds}, n = {score['n']:,}"
@@ -122,7 +123,8 @@ def _difference(pair: PairedScore | None) -> str:
     if pair is None:
         return "not measured yet"
     change = pair.difference
-    return f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]: {pair.verdict}"
+    bounds = "" if math.isnan(change.low) else f" [{change.low:+.4f}, {change.high:+.4f}]"
+    return f"{change.mean:+.4f}{bounds}: {pair.verdict}"
 
 
 def slices_html(a: Side, b: Side, otherwise: Sequence[str] = ()) -> str:

@@ -158,9 +158,8 @@ def _interval(interval: Mapping[str, Any] | None, signed: bool = False) -> str:
         return "–"
     sign = "+" if signed else ""
     low, high = interval["low"], interval["high"]
-    return (
-        f"<b>{interval['mean']:{sign}.3f}</b> <small>[{low:{sign}.3f}, {high:{sign}.3f}], n = {interval['n']:,}</small>"
-    )
+    bounds = "" if low is None else f"[{low:{sign}.3f}, {high:{sign}.3f}], "
+    return f"<b>{interval['mean']:{sign}.3f}</b> <small>{bounds}n = {interval['n']:,}</small>"
 
 
 def documents_html(documents: Sequence[Mapping[str, Any]]) -> str:

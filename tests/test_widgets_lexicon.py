@@ -153,9 +153,10 @@ class TestFilters:
     def test_a_preset_is_a_whole_query(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.lab_state.query = Query("zzz")
-        panel.filters.preset.value = "Worst first"
-        assert panel.lab_state.query == PRESETS["Worst first"]
-        assert panel.table.rows[0]["key"] == 7
+        panel.filters.preset.value = "Found by vectors"
+        assert panel.lab_state.query == PRESETS["Found by vectors"]
+        panel.filters.sort.value = "worst"
+        assert panel.filters.preset.value == "Found by vectors", "the rows are the same"
         panel.filters.search.value = "na"
         assert panel.filters.preset.value == "", "it is no longer that preset"
 

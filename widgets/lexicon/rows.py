@@ -21,9 +21,8 @@ from .view import RANGES, SORTS, WORST_MEANS, LexiconView
 # Presets: common questions, each a complete query.
 PRESETS = {
     "All rows": Query(),
-    "Worst first": Query(sort="worst"),
     "Most frequent with a small margin (below 0.05)": Query(origin="aligned", margin=(None, 0.05)),
-    "Found by vectors, smallest margin first": Query(origin="aligned", sort="margin"),
+    "Found by vectors": Query(origin="aligned", sort="margin"),
     "Frequent, built from pieces only": Query(origin="pieces", frequency=(1, None)),
     "Long words (12 bytes or more) found by vectors": Query(origin="aligned", length=(12, None), sort="worst"),
     "Parts of characters": Query(script="bytes"),
@@ -131,7 +130,8 @@ class LexiconFilters(Box):
                 control.value = value
             for name, (low, high) in self.ranges.items():
                 low.value, high.value = (_written(end) for end in getattr(query, name))
-            self.preset.value = next((name for name, wanted in PRESETS.items() if wanted == query), "")
+            names = (name for name, of in PRESETS.items() if replace(query, sort=of.sort, reverse=of.reverse) == of)
+            self.preset.value = next(names, "")  # the menu next to it names the order
 
     def clear_filters(self) -> None:
         """Remove all filters, but keep the order."""

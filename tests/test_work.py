@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
 import shutil
 import threading
 import time
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -189,6 +193,16 @@ def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
     assert (step_states(work)["model"], step_states(work)["export"]) == ("done", "ready")
     assert str(made.path / "model") in export_html(made, None)
     assert "no model" in export_html(None, None).lower()
+
+
+def test_commands_of_the_tab_export_work_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    made = RunFolder.create(tmp_path / "R&D's runs" / "rearrange-1", "rearrange", {})
+    shown = unescape(export_html(finish(made), None))
+    command = next(line for line in re.findall(">(tokalign-lab .*?)<", shown) if "check" in line)
+    assert shlex.split(command) == ["tokalign-lab", "check", str(made.path / "model")]
+    literal = re.search(r"AutoTokenizer.from_pretrained\((.*)\)", shown)
+    assert literal is not None
+    assert ast.literal_eval(literal[1]) == str(made.path / "model")
 
 
 def test_a_deleted_model_is_missing(tmp_path: Path, work: Chain) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
@@ -222,18 +223,27 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     if made is None:
         words = f"The model was deleted. {_MAKE_AGAIN}." if deleted else "No model yet: make one on the tab Model."
         return f'<div class="tl-empty" role="status">{words}</div>'
-    folder = escape(str((made.path / "model").resolve()))
+    folder = str((made.path / "model").resolve())
     untuned = "the tuned one was deleted" if deleted else "not tuned yet"
     which = "tuned" if made is tuned else f"rearranged, {untuned}"
-    return (
-        f"<h3>Export</h3><div class='tl-verdict'>The newest model is {which}. It is an ordinary Hugging Face "
-        f"folder: copy, publish or load it.</div><pre class='tl-log' tabindex='0'>{folder}</pre>"
-        "<h4>Check it before you use it</h4><pre class='tl-log' tabindex='0'>tokalign-lab check "
-        f"{folder}</pre><h4>Write it for llama.cpp</h4><pre class='tl-log' tabindex='0'>tokalign-lab export "
-        f"{folder} --gguf model.gguf</pre><h4>Publish it on the Hugging Face hub</h4><pre class='tl-log' tabindex='0'>"
-        f"tokalign-lab export {folder} --push-to-hub ORGANISATION/NAME</pre><h4>Load it</h4>"
-        "<pre class='tl-log' tabindex='0'>"
+    argument = shlex.quote(folder)
+    load = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"model = AutoModelForCausalLM.from_pretrained({folder!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({folder!r})</pre>"
+        f"tokenizer = AutoTokenizer.from_pretrained({folder!r})"
     )
+    code = {
+        "Check it before you use it": f"tokalign-lab check {argument}",
+        "Write it for llama.cpp": f"tokalign-lab export {argument} --gguf model.gguf",
+        "Publish it on the Hugging Face hub": f"tokalign-lab export {argument} --push-to-hub ORGANISATION/NAME",
+        "Load it": load,
+    }
+    return (
+        f"<h3>Export</h3><div class='tl-verdict'>The newest model is {which}. It is an ordinary Hugging Face "
+        f"folder: copy, publish or load it.</div>{_code_html(folder)}"
+        + "".join(f"<h4>{heading}</h4>{_code_html(lines)}" for heading, lines in code.items())
+    )
+
+
+def _code_html(lines: str) -> str:
+    return f"<pre class='tl-log' tabindex='0'>{escape(lines)}</pre>"

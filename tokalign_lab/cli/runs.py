@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,8 @@ def follow(folder: RunFolder, detach: bool) -> Any:
                 folder.wait(progress=progress)
         except KeyboardInterrupt:
             console.stderr.print(
-                f"The run continues; `tokalign-lab runs watch {folder.path}` follows it, `runs cancel` stops it."
+                f"The run continues; `tokalign-lab runs watch {shlex.quote(str(folder.path))}` follows it, "
+                "`runs cancel` stops it."
             )
             raise
     result, show = summary(folder)

@@ -9,6 +9,7 @@ started it. A lock of the operating system, which is released when its process e
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -149,7 +150,7 @@ def await_start(run: RunFolder) -> None:
         if was_never_started(run):
             raise InputError(
                 f"The run {run.name} was never started: it was only prepared, or its starter was killed; start it with "
-                f"`tokalign-lab runs resume {run.path}`."
+                f"`tokalign-lab runs resume {shlex.quote(str(run.path))}`."
             )
         time.sleep(_POLL_SECONDS)
 

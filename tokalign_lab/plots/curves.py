@@ -108,7 +108,7 @@ def curves_figure(
     figure.update_layout(yaxis2={"tickformat": ".0%"})
     figure.update_layout(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
-        hovermode="closest", legend={"orientation": "h", "y": -0.42},
+        hovermode="closest", legend={"orientation": "h", "y": -0.32},
     )  # fmt: skip
     update_curves(figure, dict(enumerate(runs)), options)
     return figure
@@ -208,7 +208,7 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], options: CurveOptions) -> 
         ends = {"autorange": True, "range": None} if follows else {
             "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
         }  # fmt: skip
-        figure.layout[f"xaxis{which}"].update(title_text=AXES[options.axis], **ends)
+        figure.layout[f"xaxis{which}"].update(title={"text": AXES[options.axis], "standoff": 4}, **ends)
     figure.update_yaxes(exponentformat="e")
     # bits and values are never negative, so the axis of a run that has just begun must not be either
     figure.layout.yaxis.autorangeoptions.clipmin = figure.layout.yaxis3.autorangeoptions.clipmin = 0

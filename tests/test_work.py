@@ -19,6 +19,7 @@ import ipywidgets as w
 
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import cache_folder
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.chain import Chain, rearrange_settings
 from tokalign_lab.runs.control import start_again
@@ -193,6 +194,25 @@ def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
     assert (step_states(work)["model"], step_states(work)["export"]) == ("done", "ready")
     assert str(made.path / "model") in export_html(made, None)
     assert "no model" in export_html(None, None).lower()
+
+
+def test_settings_that_tuning_does_not_take_are_refused_before_a_run_is_made(tmp_path: Path, work: Chain) -> None:
+    finish(work.align(text=["default"]))
+    finish(work.rearrange())
+    with pytest.raises(InputError, match="no setting 'rate'"):
+        work.tune(steps=8, rate=1.0)
+    with pytest.raises(InputError, match="The setting seed must be a whole number"):
+        work.tune(steps=8, seed="5")
+    assert not list(tmp_path.glob("adapt-*"))
+
+
+def test_a_tilde_in_the_name_of_a_folder_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TOKALIGN_RUNS", "~/set")
+    assert runs_folder() == tmp_path / "set"
+    assert Lab(runs="~/given").runs == tmp_path / "given"
+    monkeypatch.setenv("TOKALIGN_CACHE", "~/cache")
+    assert cache_folder() == tmp_path / "cache"
 
 
 def test_commands_of_the_tab_export_work_in_a_folder_of_any_name(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def cache_folder() -> Path:
     ignored, as its specification requires.
     """
     if own := os.environ.get("TOKALIGN_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "tokalign-lab"
 

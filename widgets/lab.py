@@ -33,6 +33,7 @@ from tokalign_lab.device import fast
 from tokalign_lab.errors import InputError
 from tokalign_lab.report import write_run_report
 from tokalign_lab.runs.chain import STEPS, Chain
+from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains
 
@@ -61,9 +62,8 @@ def runs_folder() -> Path:
     This is $TOKALIGN_RUNS if it is set. For a notebook in `notebooks` or in one of its subfolders it is `runs` next to
     `notebooks`. Otherwise it is `runs` in the working directory.
     """
-    given = os.environ.get("TOKALIGN_RUNS")
-    if given:
-        return Path(given)
+    if os.environ.get("TOKALIGN_RUNS"):
+        return runs_root()
     here = Path.cwd()
     inside = next((place for place in (here, here.parent) if place.name == "notebooks"), None)
     return (here if inside is None else inside.parent) / "runs"
@@ -80,7 +80,7 @@ class Lab:
     """
 
     def __init__(self, source: str | None = None, target: str | None = None, runs: Path | str | None = None) -> None:
-        self.runs = Path(runs) if runs is not None else runs_folder()
+        self.runs = runs_folder() if runs is None else runs_root(runs)
         os.environ["TOKALIGN_RUNS"] = str(self.runs.resolve())  # the command line and background jobs look there too
         self.lab_state = LabState(self.runs / "lab.json")
         if source is not None:

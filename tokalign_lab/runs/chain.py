@@ -156,9 +156,13 @@ class Chain:
     def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
         """Return the run with these settings; it starts when `before` has finished.
 
-        Raises `InputError` if it would start, but what `before` made was deleted.
+        Raises `InputError` for settings that the kind does not take, or if it would start, but what `before` made was
+        deleted.
         """
+        from tokalign_lab.runs.kinds import check_kind  # imports the engine
+
         settings = _given(settings)
+        check_kind(kind, settings)
         run = run_of(kind, settings, self.root)
         if not run.exists or run.state == "queued" or (restart and run.state in ENDED):
             check_result(before)

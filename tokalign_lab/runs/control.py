@@ -21,7 +21,7 @@ class RunEnded(Exception):
 
 def runs_root(root: Path | str | None = None) -> Path:
     """Return the folder that holds the runs: `root`, else $TOKALIGN_RUNS, else `./runs`."""
-    return Path(root or os.environ.get("TOKALIGN_RUNS") or "runs")
+    return Path(root or os.environ.get("TOKALIGN_RUNS") or "runs").expanduser()
 
 
 def gallery_root() -> Path:

@@ -298,10 +298,11 @@ def test_an_interval_is_as_wide_as_the_normal_approximation() -> None:
     assert of_mean(hits, seed=5) == of_mean(hits, seed=5) != of_mean(hits, seed=6)
 
 
-def test_one_document_has_no_interval() -> None:
+def test_one_document_or_token_has_no_interval() -> None:
     lone = of_mean(np.array([0.25]))
     assert str(lone) == "0.250, n = 1"
     assert lone.to_dict() == {"mean": 0.25, "low": None, "high": None, "n": 1}
+    assert str(of_share(1, 1)) == "1.000, n = 1"
     hits, of = np.array([[3, 2], [1, 0]]), np.array([[4, 4], [4, 0]])
     both, one = of_ratio(hits, of)
     assert both.low < both.high

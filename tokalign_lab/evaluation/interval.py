@@ -57,8 +57,10 @@ def of_mean(values: NDArray[Any], seed: int = 0) -> Interval:
 
 
 def of_share(hits: int, n: int, seed: int = 0) -> Interval:
-    """Return the share of n >= 1 independent tokens that are hits, with its interval."""
+    """Return the share of n >= 1 independent tokens that are hits, with its interval (none if n is 1)."""
     share = hits / n
+    if n == 1:
+        return Interval(share, math.nan, math.nan, n)
     low, high = _middle(np.random.default_rng(seed).binomial(n, share, RESAMPLES) / n)
     return Interval(share, float(low), float(high), n)
 

@@ -24,6 +24,7 @@ from tokalign_lab.documents import read_parts, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.runs import kinds, process
+from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.kinds import command_of
 from tokalign_lab.runs.worker import RunContext
@@ -330,6 +331,28 @@ def test_the_program_prints_its_version() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, tokalign_lab.__version__)
     assert tokalign_lab.__version__[0].isdigit()
     assert "--install-completion" in run("--help").stdout
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TOKALIGN_RUNS", "~/runs")
+    shutil.copy(work / "own.txt", tmp_path / "own.txt")
+    for folder, lexicon in (("here", "~/lexicons/a.parquet"), ("there", "~/lexicons/b.parquet")):
+        (tmp_path / folder).mkdir()
+        options = ("--text=~/own.txt", "--recipe=pieces", f"--out={lexicon}")
+        run_json("align", work / "a", work / "b", *options, cwd=tmp_path / folder)
+        assert not any((tmp_path / folder).iterdir())
+    run_json("compare", "~/lexicons/a.parquet", "~/lexicons/b.parquet")
+    run_json("score", "~/lexicons/a.parquet", "--text=~/own.txt", "--encoder=")
+    assert runs_root() == tmp_path / "runs"
+
+
+def test_a_name_that_begins_with_a_tilde_is_a_name(work: Path, tmp_path: Path) -> None:
+    shutil.copy(work / "own.txt", tmp_path / "~$own.txt")
+    shutil.copytree(work / "model", tmp_path / "~model")
+    assert run_json("bpb", "~model", "--text", "~$own.txt", cwd=tmp_path)["bytes"] > 0
 
 
 # --- settings of runs as they were before -----------------------------------------------------------------------

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
     ("own", "shared", "expected"),
     [
         ("/own", "/shared", "/own"),
+        ("~/own", None, "/home/me/own"),
         (None, "/shared", "/shared/tokalign-lab"),
         ("", "/shared", "/shared/tokalign-lab"),
         (None, None, "/home/me/.cache/tokalign-lab"),

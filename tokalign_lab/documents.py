@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.errors import InputError, first_line, plain_read_errors
-from tokalign_lab.files import hash_of
+from tokalign_lab.files import from_home, hash_of
 
 if TYPE_CHECKING:
     from tokalign_lab.settings.kinds import TextSettings
@@ -177,7 +177,7 @@ def _locate(source: str) -> Path:
     """Return the file or folder of a source; a catalogue text is fetched if no file has that name."""
     from tokalign_lab import catalog
 
-    path = Path(source).expanduser()
+    path = from_home(source)
     if not path.exists() and catalog.is_known(source) and catalog.find(source).kind == "text":
         path = catalog.get(source)
     if not path.exists():

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.catalog.choices import where_from
 from tokalign_lab.documents import HUB_BYTES
+from tokalign_lab.files import from_home
 from tokalign_lab.model.sizes import IN_MEMORY, bytes_of_files
 
 MACHINE = "AMD EPYC, 2 cores, 24 GiB, torch 2.13.0+cpu, November 2026"
@@ -119,7 +119,7 @@ def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
     """
     total = 0
     for source in sources:
-        path = Path(source).expanduser()
+        path = from_home(source)
         if source.startswith("hub:"):
             total += max_bytes or HUB_BYTES
         elif path.is_dir():
@@ -134,7 +134,7 @@ def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
 
 def size_of_model(name: str) -> int:
     """Bytes of a model's files; 0 if it is not on this machine."""
-    path = catalog.cached_path(name) if catalog.is_known(name) else Path(name).expanduser()
+    path = catalog.cached_path(name) if catalog.is_known(name) else from_home(name)
     return 0 if path is None else bytes_of_files(path)
 
 

@@ -225,6 +225,11 @@ def resolved(path: Path | str) -> Path:
         raise InputError(f"'{path}' cannot be written, because it is a link that leads to itself.") from None
 
 
+def from_home(path: Path | str) -> Path:
+    """Return a path with the user's home folder for `~`; a name such as `~$notes.md`, which is no user's, stays."""
+    return Path(os.path.expanduser(path))
+
+
 def holds_only(folder: Path, mark: str, names: str) -> bool:
     """Whether a folder has the file `mark`, and all its entries match the pattern `names`."""
     entries = {entry.name for entry in folder.iterdir()}
@@ -273,7 +278,7 @@ def cache_folder() -> Path:
     ignored, as its specification requires.
     """
     if own := os.environ.get("TOKALIGN_CACHE"):
-        return Path(own).expanduser()
+        return from_home(own)
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "tokalign-lab"
 

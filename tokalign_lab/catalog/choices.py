@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tokalign_lab.catalog.assets import Asset, assets, find, is_known
 from tokalign_lab.catalog.resolve import cached_path
+from tokalign_lab.files import from_home
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -51,7 +52,7 @@ def where_from(name: str) -> Choice:
     """Return the choice for a typed name; an unknown name is assumed to be a hub id."""
     if is_known(name):
         return _packaged(find(name))
-    path = Path(name).expanduser()
+    path = from_home(name)
     if path.exists():
         return Choice(name, _kind(path), "folder", True)
     cached = {choice.name: choice for choice in _hub_cached()}

@@ -30,7 +30,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
     wrap,
 )
 from tokalign_lab.errors import DiskError, InputError, plain_read_errors
-from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
+from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, from_home, seal, sha256_of
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.token_table import check_ids, same_ids
 
@@ -97,7 +97,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         folder = tokenizer_folder(name)
         if folder is not None:
             return _from_directory(folder)
-        path = Path(name).expanduser()
+        path = from_home(name)
         if path.is_file():
             return _from_file(path)
         return _from_folder(_hub_id(name, "tokenizer"))
@@ -113,7 +113,7 @@ def tokenizer_folder(name: str) -> Path | None:
         if asset.kind not in ("model", "tokenizer", "encoder"):
             raise InputError(f"{name!r} is a {asset.kind} asset, not a tokenizer; name a model or a tokenizer.")
         return get(name)
-    path = Path(name).expanduser()
+    path = from_home(name)
     return path if path.is_dir() else None
 
 
@@ -140,7 +140,7 @@ def model_folder(name: str) -> Path | str:
     """
     if is_known(name):
         return _catalogue_folder(name, "model")
-    path = Path(name).expanduser()
+    path = from_home(name)
     if path.is_dir():
         if (path / ADAPTER).is_file():
             raise adapter_error(path)
@@ -158,7 +158,7 @@ def encoder_folder(name: str = "minilm") -> str:
     """Return a path or hub id that `SentenceTransformer` reads. Raises `InputError` if there is no such encoder."""
     if is_known(name):
         return str(_catalogue_folder(name, "encoder"))
-    path = Path(name).expanduser()
+    path = from_home(name)
     return str(path) if path.is_dir() else _hub_id(name, "encoder")
 
 

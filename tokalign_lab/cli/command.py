@@ -18,7 +18,7 @@ import yaml
 
 from tokalign_lab import console
 from tokalign_lab.errors import InputError, first_line, plain_disk_errors
-from tokalign_lab.files import resolved
+from tokalign_lab.files import from_home, resolved
 from tokalign_lab.runs.control import RunEnded
 from tokalign_lab.settings.fields import Option, Settings
 from tokalign_lab.settings.kinds import MOST_SEED, MeasuredTextSettings
@@ -97,6 +97,8 @@ def command(
         @functools.wraps(function)
         def run(context: typer.Context, config: object, json: bool, **values: Any) -> None:
             console.set_up_logging()
+            # a shell leaves `~` in --out=~/x, and in a file for --config
+            values = {name: from_home(value) if isinstance(value, Path) else value for name, value in values.items()}
             try:
                 with plain_disk_errors():
                     given = _given(options, values)
@@ -176,9 +178,11 @@ def _given(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str
         if value is None or value in ([], ()):  # a repeatable option that was not given is empty
             continue
         if one.kind is tuple:
-            value = [item for item in value if item]
+            value = [os.path.expanduser(item) if one.path else item for item in value if item]
         elif one.kind is dict:
             value = _numbers(f"--{name}", value)
+        elif one.path:
+            value = os.path.expanduser(value)
         given[name] = None if value == "" and one.optional else value
     return given
 

@@ -26,7 +26,7 @@ from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.catalog.texts import udhr_documents
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.evaluation.finding import Finding, several
-from tokalign_lab.files import atomic_file
+from tokalign_lab.files import atomic_file, from_home
 from tokalign_lab.model import llama_cpp
 from tokalign_lab.model.hard_texts import HARD_TEXTS, hard_texts
 from tokalign_lab.model.load import files_of, load_model, quiet
@@ -83,7 +83,7 @@ def _script(converter: str | None) -> Iterator[Path]:
             f"llama.cpp's {CONVERTER} is not on the PATH; give --converter: the script, a folder of llama.cpp's "
             "source, or llama-cpp-python's source archive (pip download --no-deps --no-binary :all: llama-cpp-python)."
         )
-    path = Path(place).expanduser()
+    path = from_home(place)
     if path.is_file() and path.suffix == ".py":
         yield path
     elif path.is_dir() and (path / CONVERTER).is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.catalog.sentencepiece_files import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, empty_model
+from tokalign_lab.files import from_home
 from tokalign_lab.model.hard_texts import hard_texts
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -85,7 +86,7 @@ def _has_the_ids(content: bytes, vocabulary: Vocabulary) -> bool:
 def _given_files(name: str) -> list[Path]:
     from tokalign_lab.catalog import cached_path, is_known
 
-    place = cached_path(name) if is_known(name) else Path(name).expanduser()
+    place = cached_path(name) if is_known(name) else from_home(name)
     if place is None or not place.exists():
         return []
     return sorted(place.glob("tokenizer.model*")) if place.is_dir() else [place] * (place.suffix == ".model")

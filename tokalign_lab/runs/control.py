@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import from_home
 from tokalign_lab.runs.folder import RunFolder, checked_title, run_folders
 
 
@@ -21,7 +22,7 @@ class RunEnded(Exception):
 
 def runs_root(root: Path | str | None = None) -> Path:
     """Return the folder that holds the runs: `root`, else $TOKALIGN_RUNS, else `./runs`."""
-    return Path(root or os.environ.get("TOKALIGN_RUNS") or "runs").expanduser()
+    return from_home(root or os.environ.get("TOKALIGN_RUNS") or "runs")
 
 
 def gallery_root() -> Path:
@@ -93,7 +94,7 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
 
     If no run in the root has this name, recorded runs are searched too. Raises `InputError` if there is none.
     """
-    for path in (Path(name), runs_root(root) / name):
+    for path in (from_home(name), runs_root(root) / name):
         if RunFolder(path).exists:
             return RunFolder(path)
     for where in (runs_root(root), gallery_root()):

@@ -15,6 +15,7 @@ from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis
 from tokalign_lab.evaluation.finding import Finding
+from tokalign_lab.files import from_home
 from tokalign_lab.provenance import read_record
 from tokalign_lab.runs.control import find_run, gallery_root, list_runs
 from tokalign_lab.runs.events import Event
@@ -192,7 +193,7 @@ def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
     """Return the run or the lexicon file of a path or a name. Raises `InputError` if it is neither."""
     if isinstance(given, RunFolder):
         return given
-    path = Path(given)
+    path = from_home(given)
     if path.is_file():
         return path
     try:

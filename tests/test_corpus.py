@@ -64,6 +64,8 @@ def test_a_missing_text_ends_in_a_sentence(tmp_path: Path) -> None:
         read_documents([tmp_path])
     with pytest.raises(InputError, match="No text was given"):
         read_documents([])
+    with pytest.raises(InputError, match="name of a text is empty"):  # it is not the current folder
+        read_documents([""])
 
 
 def test_what_a_folder_holds_and_is_not_read_is_named(tmp_path: Path) -> None:

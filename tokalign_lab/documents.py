@@ -177,6 +177,8 @@ def _locate(source: str) -> Path:
     """Return the file or folder of a source; a catalogue text is fetched if no file has that name."""
     from tokalign_lab import catalog
 
+    if not source:  # the path "" is the current folder
+        raise InputError("The name of a text is empty; name a file, a folder, a data set or 'default'.")
     path = from_home(source)
     if not path.exists() and catalog.is_known(source) and catalog.find(source).kind == "text":
         path = catalog.get(source)

@@ -221,16 +221,15 @@ def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None
     made.update(cwd=str(work))
     result = run_json("bpb", work / "model", "--config", made.path / "run.json", cwd=work / "runs")
     assert result["bytes"] > 0
-    values = {"steps": 9, "mix": {"de": 2, "fr": 0.5}, "learning_rate_stage1": "5e-5", "prompts": [], "bf16": False}
+    values = {"steps": 9, "mix": {"de": 2, "no": 0.5}, "learning_rate_stage1": "5e-5", "prompts": [], "bf16": False}
     file = work / "adapt.yaml"
-    file.write_text(
-        "\n".join(f"{name}: {json.dumps(value)}" for name, value in values.items()).replace('"5e-5"', "5e-5")
-    )
+    lines = "\n".join(f"{name}: {json.dumps(value)}" for name, value in values.items())
+    file.write_text(lines.replace('"5e-5"', "5e-5").replace('"no"', "no"))  # YAML 1.1: a text, and false
     options = ("--text", "own.txt", "--run", "runs/adapt-4", "--prepare", "--seed", "4")
     run_json("adapt", "model", "--config", file, *options, cwd=work)
     settings = RunFolder(work / "runs" / "adapt-4").info()["settings"]
     assert settings == {
-        "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 9, "mix": {"de": 2.0, "fr": 0.5},
+        "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 9, "mix": {"de": 2.0, "no": 0.5},
         "learning_rate_stage1": 5e-5, "prompts": [], "bf16": False, "seed": 4,
         "recipe": "recover", "batch_size": 1, "sequence_length": 128,  # kept with a run, whatever the defaults become
     }  # fmt: skip

@@ -202,10 +202,13 @@ def _numbers(flag: str, given: list[str]) -> dict[str, float]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML with decimal numbers only: YAML 1.1 reads 5e-5 as a text, 010 as 8, and 1:30 as 90."""
+    """YAML with decimal numbers only, and without yes, no and dates.
+
+    YAML 1.1 reads 5e-5 as a text, 010 as 8, 1:30 as 90, the slice `no` as false, and 2024-1-1 as 2024-01-01.
+    """
 
     yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, words) for tag, words in pairs if not tag.endswith((":int", ":float"))]
+        first: [(tag, words) for tag, words in pairs if not tag.endswith((":int", ":float", ":bool", ":timestamp"))]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

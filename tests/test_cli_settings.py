@@ -151,6 +151,22 @@ def test_calibration_reads_no_held_out_text(work: Path, monkeypatch: pytest.Monk
     assert lines & set(read), "another split reads these lines, so the first assertion can fail"
 
 
+def test_a_text_is_not_overwritten_by_a_result(work: Path, tmp_path: Path) -> None:
+    documents = pd.DataFrame({"text": TEXT.splitlines()})
+    documents.to_parquet(tmp_path / "text.parquet")
+    documents.to_json(tmp_path / "text.jsonl", orient="records", lines=True)
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "text.jsonl")
+    writing = ("--documents", "1", "--prompt-tokens", "8", "--new-tokens", "4")
+    for words in (
+        ("align", work / "a", work / "b", "--text", "text.parquet", "--out", tmp_path / "text.parquet"),
+        ("generate", work / "model", "--text", "text.jsonl", *writing, "--out", "link.jsonl"),
+    ):
+        done = run(*words, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "which --text reads" in done.stderr
+    assert len(pd.read_parquet(tmp_path / "text.parquet")) == len(documents)
+
+
 def test_a_text_of_one_split_can_be_measured_and_not_learned_from(work: Path) -> None:
     line = {"text": TEXT[:2000], "split": "test"}
     (work / "test.jsonl").write_text(json.dumps(line), encoding="utf-8")

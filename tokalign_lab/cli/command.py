@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -107,6 +107,7 @@ def command(
                         for parameter, kind in classes.items()
                     }
                     _check_partners(context, needs, ChainMap(*map(vars, made.values()), values))
+                    _check_not_read(values.get("out"), made.values())
                     result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
                 with plain_disk_errors("the output"):
                     console.print_json(result) if json else show()
@@ -153,6 +154,18 @@ def _check_partners(context: typer.Context, needs: Mapping[str, str], values: Ma
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and not values[partner]:
             raise InputError(f"{flags[name]} has no effect without {flags[partner]}; add that, or leave this one out.")
+
+
+def _check_not_read(out: Path | None, given: Iterable[Settings]) -> None:
+    """Refuse an output file that is also an input, which would be lost."""
+    for settings in given if out is not None and out.is_file() else ():
+        for one in (option for option in settings.options() if option.path):
+            value = getattr(settings, one.name)
+            for name in value if isinstance(value, tuple) else [value]:
+                if name and os.path.exists(name) and os.path.samefile(name, str(out)):
+                    raise InputError(
+                        f"--out is '{out}', which {one.flag or one.name} reads and which would be lost; choose another."
+                    )
 
 
 def _parameter(one: Option) -> inspect.Parameter:

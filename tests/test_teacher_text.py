@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from dataclasses import replace
@@ -183,15 +182,6 @@ def test_text_that_cannot_be_generated_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         write(model, tmp_path / "t.jsonl", settings)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_teacher_whose_predictions_are_no_numbers_is_refused(model, temperature: float, tmp_path: Path) -> None:
-    broken = copy.deepcopy(model)
-    broken.model.layers[0].mlp.down_proj.weight.data[0, 0] = torch.nan
-    with pytest.raises(InputError, match="predictions are no numbers"):
-        write(broken, tmp_path / "t.jsonl", replace(SMALL, temperature=temperature))
     assert not list(tmp_path.iterdir())
 
 

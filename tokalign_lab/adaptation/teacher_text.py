@@ -26,7 +26,6 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bits_per_byte import check_predictions
 from tokalign_lab.evaluation.head import longest_input, plain_generation
 from tokalign_lab.files import write_json
 from tokalign_lab.locks import lock_or_refuse
@@ -53,7 +52,7 @@ def write_text(
     """Let a teacher continue prompts from a text, and write the results as JSONL.
 
     Returns the number of UTF-8 bytes written, including prompts. Raises `InputError` if the text has too few passages
-    that are long enough, they exceed the teacher's maximum length, or its predictions are NaN or infinite.
+    that are long enough, or they exceed the teacher's maximum length.
 
     Parameters
     ----------
@@ -70,7 +69,6 @@ def write_text(
     if limit is not None and settings.prompt_tokens + settings.new_tokens + 1 > limit:
         raise InputError(f"The teacher reads at most {limit} tokens; ask for shorter prompts or fewer new tokens.")
     prompts = _prompts(vocabulary, train, settings)
-    check_predictions(model, prompts[0][1])
     size = _BATCH.get(model.device.type, _BATCH["cpu"])
     about = {"teacher": vocabulary.name, **settings.to_dict()}
     work = {**about, "text": text_hash(train), "held_out": text_hash(held_out), "batch": size}

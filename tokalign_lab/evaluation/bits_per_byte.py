@@ -158,20 +158,13 @@ def bits_per_byte(
 
 
 def check_number(value: float) -> float:
-    """Return a sum of losses or logits; `InputError` if it is NaN or infinite, because the model's predictions are."""
-    if not math.isfinite(value):
+    """Return a sum of losses; `InputError` if it is NaN, because the model's predictions are."""
+    if math.isnan(value):
         raise InputError(
-            "The model's predictions are no numbers (NaN or infinity), so it cannot be used; `tokalign-lab check` "
-            "names the weights that are not."
+            "The model's predictions are no numbers (NaN), so it cannot be measured; `tokalign-lab check` names the "
+            "weights that are not."
         )
     return value
-
-
-@torch.inference_mode()
-def check_predictions(model: PreTrainedModel, ids: Ids | torch.Tensor) -> None:
-    """Raise `InputError` as `check_number` for a model's prediction after `ids`, (n,), before it generates text."""
-    read = torch.as_tensor(ids, dtype=torch.long, device=model.get_input_embeddings().weight.device)[None]
-    check_number(float(model(input_ids=read, use_cache=False).logits[0, -1].float().logsumexp(-1)))
 
 
 def head_inputs(

@@ -19,7 +19,6 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bits_per_byte import check_predictions
 from tokalign_lab.evaluation.head import longest_input, plain_generation
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
@@ -85,8 +84,7 @@ class Drafting:
     Of the models' `generation_config` only special and suppressed ids are used, so generation does not end at stop
     strings.
 
-    Raises `InputError` if the text has no passage that is long enough, `longest` leaves no token for a prompt, or the
-    predictions of a model, also in `score`, are NaN or infinite.
+    Raises `InputError` if the text has no passage that is long enough, or `longest` leaves no token for a prompt.
 
     Parameters
     ----------
@@ -122,8 +120,6 @@ class Drafting:
                 self._prompts[passages[place].slice] = [*own, prompt]
         if not self._prompts:
             raise InputError(f"The held-out text has no passage of {length} tokens; give more text.")
-        self._first = next(iter(self._prompts.values()))[0][0]
-        check_predictions(large, self._first)
         self._plain = {name: self._run(own, "greedy") for name, own in self._prompts.items()}
 
     def score(
@@ -144,8 +140,6 @@ class Drafting:
             written = [self._vocabulary.decode(ids) for texts, _ in self._plain.values() for ids in texts]
             if max(map(len, own.encode(written))) + 1 + AHEAD > limit:
                 return []
-        text = self._vocabulary.decode(self._first.tolist())
-        check_predictions(draft, self._first if own is None else own.encode([text])[0])
         options: dict[str, Any] = {"assistant_model": draft}
         if own is not None:
             options |= {"tokenizer": self._vocabulary.tokenizer, "assistant_tokenizer": own.tokenizer}

@@ -48,7 +48,9 @@ from tokalign_lab.cli import app
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.drafting import Drafting
+from tokalign_lab.evaluation.row_gate import row_gate
 from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.card import card_data
 from tokalign_lab.model.check import check_folder
 from tokalign_lab.model.load import load_model
@@ -1152,6 +1154,33 @@ def test_a_models_own_generation_settings_do_not_change_a_measurement(settings: 
         found.append((counts, continue_text(large, vocabulary, "The", 9), (tmp_path / f"{place}.jsonl").read_text()))
         assert large.generation_config == own
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_without_numbers_is_refused_before_it_writes_or_is_read(value: float, tmp_path: Path) -> None:
+    """A greedy choice was an arbitrary token, a drawn one a RuntimeError, and a head "of another kind"."""
+    vocabulary = tiny_vocabulary(300)
+    sound, broken = (tiny_model("llama", vocabulary.size) for _ in range(2))
+    broken.model.layers[0].mlp.down_proj.weight.data[0, 0] = value
+    texts = [Document(WORDS, str(number), str(number)) for number in range(8)]
+    asked, sizes = (vocabulary, texts, 2, 9, 0, 40), {"documents": 2, "prompt_tokens": 6, "new_tokens": 6}
+    attempts = [
+        *(
+            lambda t=t: write_text(
+                broken, vocabulary, texts, [], WritingSettings(**sizes, temperature=t), tmp_path / "made.jsonl"
+            )
+            for t in (0.0, 1.0)
+        ),
+        lambda: continue_text(broken, vocabulary, "The", 9),
+        lambda: Drafting(broken, *asked),
+        lambda: Drafting(sound, *asked).score(broken),
+        lambda: calibrate(broken, vocabulary, texts, 50),
+        lambda: row_gate(broken, vocabulary, texts),
+    ]
+    for attempt in attempts:
+        with pytest.raises(InputError, match="predictions are no numbers"):
+            attempt()
+    assert not (tmp_path / "made.jsonl").exists()
 
 
 # --- a source that is not the one of the conversion

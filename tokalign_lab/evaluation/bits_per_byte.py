@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head, check_causal, evaluation_mode, longest_input
+from tokalign_lab.evaluation.head import NO_NUMBERS, Head, check_causal, evaluation_mode, longest_input
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
@@ -160,10 +160,7 @@ def bits_per_byte(
 def check_number(value: float) -> float:
     """Return a sum of losses; `InputError` if it is NaN, because the model's predictions are."""
     if math.isnan(value):
-        raise InputError(
-            "The model's predictions are no numbers (NaN), so it cannot be measured; `tokalign-lab check` names the "
-            "weights that are not."
-        )
+        raise InputError(NO_NUMBERS)
     return value
 
 

@@ -8,6 +8,7 @@ must use the model's own logits.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ _LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit: above rounding, whi
 _LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 # settings of a generation_config that do not choose another way to generate
 _OF_ANY_GENERATION = ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "stop_strings")
+NO_NUMBERS = (
+    "The model's predictions are no numbers (NaN), so it cannot be used; `tokalign-lab check` names the weights that "
+    "are not."
+)
 Made = TypeVar("Made")
 _causal: WeakSet[torch.nn.Module] = WeakSet()  # checked models: a run measures the same model many times
 
@@ -53,16 +58,25 @@ def plain_generation(model: PreTrainedModel) -> Iterator[None]:
     """Let `generate` do what it is asked to do; restore the model's `generation_config` at the end.
 
     That may choose beams, prompt lookup, guidance, no cache or another kind of result, and cut or change the
-    distribution. Only its special ids, suppressed ids and stop strings are used.
+    distribution. Only its special ids, suppressed ids and stop strings are used. Raises `InputError` if predictions
+    are NaN: a greedy choice would be an arbitrary token, and a drawn one a RuntimeError.
     """
     from transformers import GenerationConfig
 
     own = model.generation_config
     model.generation_config = GenerationConfig(**{name: getattr(own, name, None) for name in _OF_ANY_GENERATION})
+    hook = model.register_forward_hook(lambda module, inputs, output: check_logits(output.logits[:, -1]))
     try:
         yield
     finally:
+        hook.remove()
         model.generation_config = own
+
+
+def check_logits(logits: torch.Tensor) -> None:
+    """Raise `InputError` if a logit is NaN or positive infinity; with negative infinity a model excludes a token."""
+    if not float(logits.max()) < math.inf:
+        raise InputError(NO_NUMBERS)
 
 
 @contextmanager
@@ -149,6 +163,8 @@ def check_causal(model: PreTrainedModel) -> None:
 class Head:
     """The output head of a model.
 
+    Raises `InputError` if the predictions are NaN.
+
     Parameters
     ----------
     model : a causal language model in any float dtype
@@ -227,6 +243,7 @@ class Head:
             ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % int(self.module.weight.shape[0])
             mask = torch.ones_like(ids)
             own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            check_logits(own)
             made = self.at(ids, mask, self.logits)
         return made.shape == own.shape and torch.allclose(own.to(made.dtype), made, rtol=1e-3, atol=1e-3)
 

@@ -20,7 +20,7 @@ from tokalign_lab.catalog import load_vocabulary, model_folder
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
-from tokalign_lab.model.save import save_model
+from tokalign_lab.model.save import model_files, save_model
 from tokalign_lab.model.shards import Shards, files_of_tensors
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
@@ -103,6 +103,24 @@ def test_shards_without_a_matrix_are_copied_and_the_index_is_right(tmp_path: Pat
     for name, file in index["weight_map"].items():
         with safe_open(tmp_path / "out" / file, "pt") as shard:
             assert name in set(shard.keys())
+
+
+def test_shards_of_any_name_are_part_of_the_model(tmp_path: Path) -> None:
+    """Qwen3.5's shards begin with `model.safetensors-`, and some models have a further file, `mtp.safetensors`."""
+    folder = in_shards("llama", tmp_path / "source", size="40KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    *others, last = sorted(set(index["weight_map"].values()))
+    names = {name: name.replace("model-", "model.safetensors-") for name in others} | {last: "mtp.safetensors"}
+    for old, new in names.items():
+        (folder / old).rename(folder / new)
+    index["weight_map"] = {tensor: names[file] for tensor, file in index["weight_map"].items()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert set(names.values()) <= set(model_files(folder))
+    for _ in range(2):  # our own folder is replaced
+        rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(model_files(tmp_path / "out"))
+    assert files_of_tensors(tmp_path / "out").keys() == index["weight_map"].keys()
+    load_model(str(tmp_path / "out"), device="cpu")
 
 
 def test_a_second_copy_of_tied_rows_is_removed(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ def check_repo_id(repo_id: str) -> None:
 def push_to_hub(model: str, repo_id: str, private: bool = False, progress: Progress = silent) -> dict[str, str]:
     """Upload a model's folder to a repository on the hub, which is created if it does not exist.
 
-    Only files of the names that `save_model` writes are uploaded (`model_files`); others may be the user's own. Raises
-    `InputError` if there is no such model, it has no safetensors weights, a check of it fails, or the hub refuses the
-    upload. Returns `hub`, the address of the upload.
+    Only the weights and files of the names that `save_model` writes are uploaded (`model_files`); others may be the
+    user's own. Raises `InputError` if there is no such model, it has no safetensors weights, a check of it fails, or
+    the hub refuses the upload. Returns `hub`, the address of the upload.
 
     Parameters
     ----------

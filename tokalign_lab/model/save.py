@@ -24,7 +24,7 @@ from tokalign_lab.model.quantised import SETTINGS_FILES
 from tokalign_lab.model.save_config import add_older_names
 from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
 from tokalign_lab.model.sentencepiece_model import write_sentencepiece_model
-from tokalign_lab.model.shards import weights_hash
+from tokalign_lab.model.shards import files_of_tensors, weights_hash
 from tokalign_lab.model.special_tokens import CONVERSATIONS, lost_with, rendered
 from tokalign_lab.provenance import installed_versions, read_record
 from tokalign_lab.vocabulary import Vocabulary
@@ -114,8 +114,12 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def model_files(folder: Path) -> list[str]:
-    """Return the files in a model's folder of the names that `save_model` writes, relative to the folder, sorted."""
-    own = (entry for entry in folder.iterdir() if re.fullmatch(_WRITTEN, entry.name))
+    """Return the files in a model's folder of the names that `save_model` writes, relative to the folder, sorted.
+
+    The files of its weights may have any names. Raises `InputError` if they are damaged.
+    """
+    weights = {*(files_of_tensors(folder) or {}).values()}
+    own = (entry for entry in folder.iterdir() if entry.name in weights or re.fullmatch(_WRITTEN, entry.name))
     files = (file for entry in own for file in ([entry] if entry.is_file() else entry.rglob("*")) if file.is_file())
     return sorted(file.relative_to(folder).as_posix() for file in files)
 

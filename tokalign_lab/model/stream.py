@@ -72,16 +72,19 @@ def rearrange_files(
             new = names_in_model(outline, vocabulary_parameters(outline)["output"])[0]
         fresh[shards.file_of[old]][new] = (part, old)
     files = sorted(set(shards.file_of.values()))
+    # the usual names, by which `is_saved_model` and `model_files` know the shards
+    names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
+    names = files if files == [SAFE_WEIGHTS_NAME] else names
     with atomic_folder(out, is_saved_model) as temporary:
-        for number, file in enumerate(files):
+        for number, (file, new_file) in enumerate(zip(files, names, strict=True)):
             progress(number / len(files), f"file {number + 1} of {len(files)}")
             if any(shards.file_of[name] == file for name in stale):
                 tensors = {new: made.part(part, shards.read(old)) for new, (part, old) in fresh[file].items()}
-                _rewrite(folder / file, temporary / file, stale, tensors)
+                _rewrite(folder / file, temporary / new_file, stale, tensors)
             else:
-                shutil.copyfile(folder / file, temporary / file)
-        if files != [SAFE_WEIGHTS_NAME]:
-            _write_index(temporary, files, outline)
+                shutil.copyfile(folder / file, temporary / new_file)
+        if names != [SAFE_WEIGHTS_NAME]:
+            _write_index(temporary, names, outline)
         outline.config.save_pretrained(temporary)
         if outline.generation_config is not None:
             outline.generation_config.save_pretrained(temporary)

@@ -249,12 +249,24 @@ def test_gguf_file_becomes_a_folder(cache: Path, tmp_path: Path) -> None:
     assert model(torch.tensor([ids])).logits.isfinite().all()
 
 
-def write_gguf(path: Path) -> np.ndarray:
+@pytest.mark.parametrize(
+    ("pre", "tokens", "warned"),
+    [("gpt-2", 1, False), ("command-r", 2, False), ("qwen2", 2, False), ("deepseek-llm", 1, True)],
+)
+def test_the_pre_tokenizer_of_a_gguf_is_used_or_named(
+    pre: str, tokens: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf", pre, merge="1 2")
+    assert len(catalog.load_tokenizer(str(tmp_path / "tiny.gguf"))("12").input_ids) == tokens
+    assert (f"its pre-tokenizer '{pre}' is not known here" in caplog.text) == warned
+
+
+def write_gguf(path: Path, pre: str = "gpt-2", merge: str = "a b") -> np.ndarray:
     """Write a one-layer Llama with random weights and a byte-level tokenizer; return its embedding."""
     import gguf
 
     letters = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]]
-    tokens = [*letters, "ab", "</s>"]
+    tokens = [*letters, merge.replace(" ", ""), "</s>"]
     size, width, hidden = len(tokens), 32, 64
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -268,10 +280,10 @@ def write_gguf(path: Path) -> np.ndarray:
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([1] * (size - 1) + [3])
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges([merge])
     writer.add_bos_token_id(size - 1)
     writer.add_eos_token_id(size - 1)
     writer.add_pad_token_id(size - 1)

@@ -7,6 +7,7 @@ ids.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,33 @@ from tokalign_lab.errors import InputError, plain_read_errors
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger("tokalign_lab")
+# llama.cpp's names of byte-level pre-tokenizers that transformers' GGUF reader takes for GPT-2's
+_SPLIT_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+_LIKE_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "roberta-bpe", "gigachat"}
+
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Read the tokenizer inside a GGUF file.
 
-    Raises `InputError` if the file is not a GGUF that transformers can read.
+    A warning names a pre-tokenizer that is not known, so that text is split as by GPT-2. Raises `InputError` if the
+    file is not a GGUF that transformers can read.
     """
     from transformers import AutoTokenizer
 
     _check_magic(path)
     with plain_read_errors(lambda reason: f"The tokenizer in {path} cannot be read: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        if _pre_tokenizer_name(path) == "smollm":
+        name = _pre_tokenizer_name(path)
+        if name in _SPLIT_DIGITS:
             _split_digits(tokenizer)
+        elif name not in _LIKE_GPT2 and type(tokenizer.backend_tokenizer.pre_tokenizer).__name__ == "ByteLevel":
+            _log.warning(
+                "%s: its pre-tokenizer %r is not known here, so text is split as by GPT-2, and numbers may get other "
+                "ids; use the tokenizer.json of its model",
+                path,
+                name,
+            )
     return tokenizer
 
 
@@ -69,7 +84,7 @@ def _pre_tokenizer_name(path: Path) -> str:
 
 
 def _split_digits(tokenizer: Any) -> None:
-    # SmolLM splits numbers into digits first; transformers' GGUF reader drops that step.
+    # these split numbers into digits first; transformers' GGUF reader drops that step
     from tokenizers import pre_tokenizers
 
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -591,6 +591,17 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     assert config.get("draft_map_ids") is config.get("bias_ids") is None
 
 
+def test_padding_that_is_suppressed_is_not_reported_as_lost() -> None:
+    model = tiny_model("llama", SOURCE.size + 2)
+    for more, lost in (([], 0), ([SOURCE.roles["eos"], 5], 0), ([SOURCE.size - 1], 1)):
+        model.generation_config.suppress_tokens = [*more, SOURCE.size, SOURCE.size + 1]
+        assert len(lost_ids(model, SOURCE, TARGET)) == lost
+        config, generation = copy.deepcopy((model.config, model.generation_config))
+        move_special_ids(config, generation, SOURCE, TARGET, SOURCE.size + 2)
+        kept = None if lost or not more else [TARGET.roles["eos"], TARGET.id_of_token(SOURCE, 5)]
+        assert generation.suppress_tokens == kept
+
+
 def test_a_forced_token_is_kept_or_named() -> None:
     model = tiny_model("llama", BIG.size)
     given = model.generation_config

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 
@@ -185,6 +186,10 @@ class _Mover:
             )
 
     def _move_entry(self, config: Any, name: str, value: Any, place: str) -> None:
+        if name == "suppress_tokens" and isinstance(value, list):  # rows of padding go, so their ids are not lost
+            unused = {*np.flatnonzero(self._source.is_hole).tolist(), *range(self._source.size, max(self._sizes))}
+            value = [old for old in value if old not in unused]
+            _put(config, name, value or None, self._target)
         ids = list(_ids_in(value))
         marks_a_place = bool(_PLACEHOLDER.search(name)) and not place.startswith("generation_config.")
         free = marks_a_place or not is_declared(config, name)

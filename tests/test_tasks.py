@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import save_tiny, tiny_model, tiny_vocabulary
+from tiny import WORDS, save_tiny, tiny_model, tiny_vocabulary
 from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
@@ -211,9 +211,13 @@ def test_predictions_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = load_model(folder, device="cpu")
     model.model.layers[0].mlp.down_proj.weight.data[0, 0] = torch.nan
     model.save_pretrained(folder)
-    (tmp_path / "text.txt").write_text("The cat sat on the mat.\n" * 20, encoding="utf-8")
+    (tmp_path / "text.txt").write_text(WORDS * 100, encoding="utf-8")
     evaluate = ["evaluate", folder, "--tasks", "winogrande", "--shots", "0", "--limit", "2"]
-    for arguments in (evaluate, ["bpb", folder, "--text", str(tmp_path / "text.txt")]):
+    infinite = load_model(str(save_tiny(tmp_path / "infinite")), device="cpu")
+    infinite.lm_head.weight.data *= 1e38
+    infinite.save_pretrained(tmp_path / "infinite")
+    bits = [["bpb", str(tmp_path / name), "--text", str(tmp_path / "text.txt")] for name in ("m", "infinite")]
+    for arguments in (evaluate, *bits):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 2
         assert "predictions are no numbers" in done.stderr

@@ -158,8 +158,8 @@ def bits_per_byte(
 
 
 def check_number(value: float) -> float:
-    """Return a sum of losses; `InputError` if it is NaN, because the model's predictions are."""
-    if math.isnan(value):
+    """Return a sum of losses; `InputError` if it is NaN or infinite, because the model's predictions are."""
+    if not math.isfinite(value):
         raise InputError(NO_NUMBERS)
     return value
 

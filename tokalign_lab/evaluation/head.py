@@ -35,8 +35,8 @@ _LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 # settings of a generation_config that do not choose another way to generate
 _OF_ANY_GENERATION = ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "stop_strings")
 NO_NUMBERS = (
-    "The model's predictions are no numbers (NaN), so it cannot be used; `tokalign-lab check` names the weights that "
-    "are not."
+    "The model's predictions are no numbers (NaN or infinity), so it cannot be used; `tokalign-lab check` names the "
+    "weights that are not."
 )
 Made = TypeVar("Made")
 _causal: WeakSet[torch.nn.Module] = WeakSet()  # checked models: a run measures the same model many times

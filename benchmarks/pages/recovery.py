@@ -175,7 +175,7 @@ def recovery(raw: Raw) -> Page:
         "the control has one. Of these texts, only Russian is in the tuning text. In English prose, which is in it too, "
         f"`recover` closes {shares_text(closed_by_target(raw, ('prose',)))}. "
         f"Seeds (sp32k, {fewest:,} tokens) differ by at most {digits(seed_range(raw), 2)}. Other recipes and more text: "
-        "[decision 16](../decisions/0016-recovery-defaults.md).",
+        "[decision 16](../decisions/0016-recovery-defaults.md). The runs are from several days and machines; only the last is dated here.",
         command=f"python benchmarks/recovery.py --target sp32k --tokens {fewest} --ways recover papers control",
     )  # fmt: skip
 

@@ -107,6 +107,7 @@ def test_one_document_has_a_difference_without_an_interval() -> None:
     whole = {i: i for i in range(TARGET.size)}
     one = paired_scores(lexicon_of({}), lexicon_of(whole), held_out(1))["bleu1"]["target_to_source"]
     assert one.difference.mean > 0
+    assert one.verdict.startswith("too few documents")
     assert one.to_dict()["difference"] == {"mean": one.difference.mean, "low": None, "high": None, "n": 1}
     assert str(PairedScore.from_dict(one.to_dict())) == str(one)  # NaN is not equal to itself
 

@@ -157,6 +157,7 @@ class TestFilters:
         assert panel.lab_state.query == PRESETS["Found by vectors"]
         panel.filters.sort.value = "worst"
         assert panel.filters.preset.value == "Found by vectors", "the rows are the same"
+        assert panel.table.rows[0]["key"] == 7
         panel.filters.search.value = "na"
         assert panel.filters.preset.value == "", "it is no longer that preset"
 

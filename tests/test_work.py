@@ -19,7 +19,6 @@ import ipywidgets as w
 
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import cache_folder
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.chain import Chain, rearrange_settings
 from tokalign_lab.runs.control import start_again
@@ -211,8 +210,6 @@ def test_a_tilde_in_the_name_of_a_folder_is_the_home_folder(tmp_path: Path, monk
     monkeypatch.setenv("TOKALIGN_RUNS", "~/set")
     assert runs_folder() == tmp_path / "set"
     assert Lab(runs="~/given").runs == tmp_path / "given"
-    monkeypatch.setenv("TOKALIGN_CACHE", "~/cache")
-    assert cache_folder() == tmp_path / "cache"
 
 
 def test_commands_of_the_tab_export_work_in_a_folder_of_any_name(tmp_path: Path) -> None:

@@ -218,8 +218,8 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
 def _check_unread(folder: Path, below: Sequence[Path]) -> None:
     """Refuse compressed texts, and links to folders elsewhere, among the entries below a folder: neither is read."""
     shown = [entry for entry in below if not _hidden(entry.relative_to(folder))]
-    packed = [x for x in shown if x.suffix.lower() in _COMPRESSED_SUFFIXES]
-    packed = [x for x in packed if "." not in x.stem or _readable(Path(x.stem))]
+    compressed = [x for x in shown if x.suffix.lower() in _COMPRESSED_SUFFIXES]
+    packed = [x for x in compressed if "." not in x.stem or _readable(Path(x.stem))]  # wiki.gz, c4.json.gz
     if packed:
         raise InputError(
             f"'{folder}' holds compressed texts ({len(packed)}), such as '{packed[0]}'; unpack them first."

@@ -12,7 +12,7 @@ shows this.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from tokalign_lab.evaluation.breakdown import WITH_PARTNER
 from tokalign_lab.evaluation.encoder import load_encoder
 from tokalign_lab.evaluation.interval import Interval, of_mean
 from tokalign_lab.evaluation.lexicon_scores import document_scores
+from tokalign_lab.files import plain
 from tokalign_lab.progress import Progress, part, silent
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class PairedScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        scores = {"a": self.a, "b": self.b, "difference": self.difference}
-        return {**{name: score.to_dict() for name, score in scores.items()}, "verdict": self.verdict}
+        values: dict[str, Any] = plain({**asdict(self), "verdict": self.verdict})
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PairedScore:

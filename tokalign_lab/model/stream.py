@@ -72,9 +72,9 @@ def rearrange_files(
             new = names_in_model(outline, vocabulary_parameters(outline)["output"])[0]
         fresh[shards.file_of[old]][new] = (part, old)
     files = sorted(set(shards.file_of.values()))
-    # the usual names, by which `is_saved_model` and `model_files` know the shards
-    names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
-    names = files if files == [SAFE_WEIGHTS_NAME] else names
+    names = files
+    if files != [SAFE_WEIGHTS_NAME]:  # the usual names, by which `is_saved_model` knows the shards
+        names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
     with atomic_folder(out, is_saved_model) as temporary:
         for number, (file, new_file) in enumerate(zip(files, names, strict=True)):
             progress(number / len(files), f"file {number + 1} of {len(files)}")

@@ -130,8 +130,14 @@ class LexiconFilters(Box):
                 control.value = value
             for name, (low, high) in self.ranges.items():
                 low.value, high.value = (_written(end) for end in getattr(query, name))
-            names = (name for name, of in PRESETS.items() if replace(query, sort=of.sort, reverse=of.reverse) == of)
-            self.preset.value = next(names, "")  # the menu next to it names the order
+            self.preset.value = next(
+                (
+                    name
+                    for name, wanted in PRESETS.items()  # in any order, which the menu next to this one names
+                    if replace(query, sort=wanted.sort, reverse=wanted.reverse) == wanted
+                ),
+                "",
+            )
 
     def clear_filters(self) -> None:
         """Remove all filters, but keep the order."""

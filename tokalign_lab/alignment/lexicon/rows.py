@@ -156,7 +156,7 @@ def make_reverse(target_of: Array, score: Array, origin: Array) -> pd.DataFrame:
 
 def _summed(sources: Sequence[int], weights: Sequence[float]) -> tuple[Array, Array]:
     """Return the distinct sources, ascending, with the sum of the weights of each in float64."""
-    total: dict[int, float] = {}  # for a few sources, much faster than np.unique
+    total: dict[int, float] = {}  # faster than np.unique for a few sources
     for source, weight in zip(sources, weights, strict=True):
         total[int(source)] = total.get(int(source), 0.0) + float(weight)
     ids = sorted(total)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import write_json
@@ -39,6 +40,7 @@ class TargetTokenizer(PreTrainedTokenizerFast):
 '''
 # settings of classes that build their own tokenizer; with the class below they would override tokenizer.json
 _OF_A_CLASS = ("backend", "is_local", "auto_map", "add_bos_token", "add_eos_token", "local_files_only", "legacy")
+_TABLE = 1_000  # entries; lists and dictionaries of settings are shorter
 _OF_A_TOKEN = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 
@@ -49,16 +51,24 @@ def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     padding and BPE dropout, which some files keep from the last use of the tokenizer or from training. The tokens that
     it adds before a text have the ids of the vocabulary; files with renumbered tokens can have their former ids.
     """
-    made = copy.deepcopy(tokenizer)
+    # a class may keep tables of its tokens beside the backend; they are only read, and copying them takes seconds
+    tables = (value for value in (*vars(tokenizer).values(), *tokenizer.init_kwargs.values()) if _is_table(value))
+    made = copy.deepcopy(tokenizer, {id(table): table for table in tables})
     backend = made.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     if getattr(backend.model, "dropout", None) is not None:
         backend.model.dropout = None
-    state = json.loads(backend.to_str())
-    if _drop_what_follows_a_text(state["post_processor"]) | _renumber(state["post_processor"], backend):
-        backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
+    if backend.post_processor is not None:
+        processor = json.loads(backend.post_processor.__getstate__())
+        if _drop_what_follows_a_text(processor) | _renumber(processor, backend):
+            state = json.loads(Tokenizer(BPE()).to_str()) | {"post_processor": processor}
+            backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
     return made
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list | dict) and len(value) > _TABLE
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -142,10 +152,10 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _renumber(processor: dict[str, Any] | None, backend: Any) -> bool:
+def _renumber(processor: dict[str, Any], backend: Any) -> bool:
     """Set the ids in a post-processor's templates to those of their tokens; returns whether one was another."""
     changed = False
-    for part in () if processor is None else processor.get("processors", [processor]):
+    for part in processor.get("processors", [processor]):
         for token in part.get("special_tokens", {}).values() if part["type"] == "TemplateProcessing" else ():
             ids = [backend.token_to_id(one) for one in token["tokens"]]
             if ids != token["ids"] and None not in ids:
@@ -153,10 +163,8 @@ def _renumber(processor: dict[str, Any] | None, backend: Any) -> bool:
     return changed
 
 
-def _drop_what_follows_a_text(processor: dict[str, Any] | None) -> bool:
+def _drop_what_follows_a_text(processor: dict[str, Any]) -> bool:
     """Remove special tokens after the last text from a post-processor's templates; returns whether there were any."""
-    if processor is None:
-        return False
     if processor["type"] == "Sequence":
         return any([_drop_what_follows_a_text(part) for part in processor["processors"]])
     if processor["type"] in ("BertProcessing", "RobertaProcessing"):

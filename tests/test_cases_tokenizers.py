@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import re
@@ -17,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tiny import WORDS, renumbered, tiny_model, tiny_tokenizer, tiny_vocabulary
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -701,6 +703,58 @@ def test_two_tokens_with_one_id_are_refused() -> None:
     backend.add_tokens(["<tool>"])  # the library numbers it by the number of tokens
     with pytest.raises(InputError, match=r"gives the id 3 to '(b|<tool>)' and to '(b|<tool>)'"):
         view(backend, unk_token="<unk>")
+
+
+# Special tokens that are written in a text
+
+
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_a_unigram_json_reads_control_tokens_in_a_text_as_the_sentencepiece_library(byte_fallback: bool) -> None:
+    made = io.BytesIO()
+    lines = [*WORDS.splitlines(), "a</s>b <s> <unk> <mask> s>a"] * 20
+    options = {"model_type": "unigram", "vocab_size": 330 if byte_fallback else 80, "byte_fallback": byte_fallback}
+    options |= {"control_symbols": ["<mask>"], "normalization_rule_name": "identity", "hard_vocab_limit": False}
+    SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=made, minloglevel=2, **options)
+    library = SentencePieceProcessor(model_proto=made.getvalue())
+    pieces = [(library.id_to_piece(i), library.get_score(i)) for i in range(library.get_piece_size())]
+    backend = Tokenizer(models.Unigram(pieces, 0, byte_fallback))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>"}
+    vocabulary = view(backend, **roles)
+    texts = ["a</s>b", "<s>a <s>", "the<mask>fox", "<unk> fox", "s><s>a", "<s><s></s>"]
+    assert [ids.tolist() for ids in vocabulary.encode(texts)] == library.encode(texts)
+    assert vocabulary.spans("a<s>")[-1][2] == len("a<s>")
+    assert vocabulary.tokenizer("<s>", add_special_tokens=False)["input_ids"][-1] == 1, "reading changed it"
+
+
+@pytest.mark.parametrize(
+    ("model", "pre", "right"),
+    [
+        (
+            models.WordPiece({"<unk>": 0, "<s>": 1, "<": 2, "##s": 3, "##>": 4, "a": 5}, unk_token="<unk>"),
+            pre_tokenizers.WhitespaceSplit(),
+            ["a", "<", "##s", "##>"],
+        ),
+        (
+            models.WordLevel({"<unk>": 0, "<s>": 1, "a": 2}, unk_token="<unk>"),
+            pre_tokenizers.WhitespaceSplit(),
+            ["a", "<unk>"],
+        ),
+        (
+            models.BPE({"<unk>": 0, "<s>": 1, "<": 2, "s": 3, ">": 4, "a": 5, " ": 6}, [], ignore_merges=True),
+            pre_tokenizers.Split(" ", "isolated"),
+            ["a", " ", "<", "s", ">"],
+        ),
+    ],
+)
+def test_a_special_token_written_in_a_text_is_text_for_every_model(model, pre, right: list[str]) -> None:
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre
+    vocabulary = view(backend, unk_token="<unk>", bos_token="<s>")
+    (ids,) = vocabulary.encode(["a <s>"])
+    assert [vocabulary.raw_token(i) for i in ids] == right
+    assert vocabulary.tokenizer("a <s>", add_special_tokens=False)["input_ids"][-1] == 1, "reading changed it"
 
 
 # Two tokenizers of the same tokens, and files next to a tokenizer

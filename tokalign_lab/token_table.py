@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 11  # raise it when the same tokenizer is read differently, or the file changes
+VERSION = 12  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """Maximum number of ids without a token: no model has so many unused rows."""
 _PROBES = (
@@ -119,7 +120,8 @@ class TokenTable:
         # some trainers mark byte tokens as special, but they are text
         byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
         read = _read_as_text(tokenizer, raw, {i for i in special | set(added) if i < size}, spelling)
-        text = {i for i in read & special if _is_made_of_text(raw[i] or "", spelling, state["model"])}
+        made_of_text = _made_of_text({raw[i] or "" for i in read & special}, spelling.kind, state["model"])
+        text = {i for i in read & special if raw[i] in made_of_text}
         control = tuple(sorted(i for i in special - byte_tokens - text if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
@@ -208,17 +210,18 @@ def _read_as_text(
     return {i for i, alone, after in pairs if alone.tolist() == [i] or after[-1:].tolist() == [i]}
 
 
-def _is_made_of_text(token: str, spelling: Spelling, model: dict[str, Any]) -> bool:
-    """Whether a trainer made a token from text: BPE by a merge, Unigram with a score.
+def _made_of_text(tokens: Iterable[str], kind: str, model: dict[str, Any]) -> set[str]:
+    """Return those of some tokens that a trainer made from text: BPE by a merge, Unigram with a score.
 
     A vocabulary can have `<s>` too, but no merge makes it, and its score is 0 (in a few files, lower).
     """
-    if len(token) == 1 and spelling.kind in ("byte-level", "sentencepiece"):
-        return True
     if model["type"] == "Unigram":
-        marked = token[:1] in ("<", "[") and token[-1:] in (">", "]")
-        return not marked and any(piece == token and score < 0 for piece, score in model["vocab"])
-    return any("".join(pair) == token for pair in model.get("merges", ()))
+        marked = {token for token in tokens if token[:1] in ("<", "[") and token[-1:] in (">", "]")}
+        made = {piece for piece, score in model["vocab"] if score < 0} - marked
+    else:
+        made = {"".join(pair) for pair in model.get("merges", ())}
+    is_letter = kind in ("byte-level", "sentencepiece")
+    return {token for token in tokens if token in made or (is_letter and len(token) == 1)}
 
 
 def _check_bytes(
@@ -275,8 +278,8 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
     the end.
     """
     backend: Any = tokenizer.backend_tokenizer
-    model = backend.model
     with _backend_lock:
+        model = backend.model
         truncation, padding, post_processor = backend.truncation, backend.padding, backend.post_processor
         special = backend.encode_special_tokens
         drawn = {name: held for name in _RANDOM_SETTINGS if (held := getattr(model, name, None)) is not None}
@@ -287,8 +290,12 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
         for name in drawn:
             setattr(model, name, None)
         try:
+            text_model = _text_model(tokenizer)
+            if text_model is not None:
+                backend.model = text_model
             yield backend
         finally:
+            backend.model = model
             backend.encode_special_tokens = special
             backend.post_processor = post_processor
             for name, held in drawn.items():
@@ -297,6 +304,51 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
                 backend.enable_truncation(**truncation)
             if padding is not None:
                 backend.enable_padding(**padding)
+
+
+_text_models: WeakKeyDictionary[Any, tuple[frozenset[int], Any]] = WeakKeyDictionary()
+_NOWHERE = "\uffff"  # not a character, so no text has it
+
+
+def _text_model(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return a copy of a tokenizer's model that finds no control token in a text; None if the model finds none.
+
+    The vocabulary of the model has the control tokens too. Unigram and models of words find them in a text as they find
+    other tokens; BPE finds them with `ignore_merges`. In the copy, their strings are changed, and no id is.
+    """
+    special = frozenset(tokenizer.all_special_ids) - {None}  # None of a role whose token does not exist
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    known, model = _text_models.get(tokenizer, (None, None))
+    if known != special:
+        model = _without(tokenizer.backend_tokenizer, special)
+        _text_models[tokenizer] = (special, model)
+    return model
+
+
+def _without(backend: Any, special: Iterable[int]) -> Any:
+    from tokenizers import Tokenizer
+
+    strings = {token: i for i in special if len(token := backend.model.id_to_token(i) or "") > 1}
+    with plain_read_errors(_refusal):
+        found = {token for token, i in strings.items() if [one.id for one in backend.model.tokenize(token)] == [i]}
+    if not found:
+        return None
+    state = json.loads(backend.to_str())
+    model, spelling = state["model"], Spelling.of(state)
+    found -= _made_of_text(found, spelling.kind, model)
+    found = {token for token in found if not spelling.is_byte_fallback(token)}
+
+    def renamed(token: str) -> str:
+        return _NOWHERE + token if token in found else token
+
+    if model["type"] == "Unigram":
+        model["vocab"] = [[renamed(token), score] for token, score in model["vocab"]]
+    else:
+        model["vocab"] = {renamed(token): i for token, i in model["vocab"].items()}
+    if model.get("unk_token") is not None:
+        model["unk_token"] = renamed(model["unk_token"])
+    model |= {name: None for name in _RANDOM_SETTINGS if name in model}
+    return Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model})).model
 
 
 def _reading_of(state: dict[str, Any]) -> str:

@@ -276,6 +276,23 @@ def test_wordpiece_after_a_pre_tokenizer_that_keeps_spaces(pre, mark: str) -> No
     assert b"".join(vocabulary.token_bytes[i] for i in vocabulary.encode([" foxes"])[0]) == b" foxes"
 
 
+@pytest.mark.parametrize(
+    ("pre", "tokens"),
+    [
+        (pre_tokenizers.Split(" ", "isolated"), ["fox", "##es", " ", "the"]),
+        (pre_tokenizers.Split(" ", "merged_with_next"), ["fox", "##es", " the"]),
+        (pre_tokenizers.Split(" ", "merged_with_previous"), ["fox", "##es", "## ", "the"]),
+    ],
+)
+def test_wordpiece_tokens_that_have_spaces_get_no_others(pre, tokens: list[str]) -> None:
+    pieces = {token: i for i, token in enumerate(["<unk>", *tokens])}
+    backend = Tokenizer(models.WordPiece(pieces, unk_token="<unk>"))
+    backend.pre_tokenizer = pre
+    vocabulary = view(backend, unk_token="<unk>")
+    (ids,) = vocabulary.encode(["foxes the"])
+    assert b"".join(vocabulary.token_bytes[i] for i in ids) == b"foxes the"
+
+
 def test_an_added_token_of_a_byte_level_tokenizer_has_the_bytes_of_its_string() -> None:
     tokenizer = tiny_tokenizer(300)
     tokenizer.add_tokens(["▁▁", "Ġx"])

@@ -50,7 +50,9 @@ class Spelling:
         if spaces:
             return cls("sentencepiece", fallback, prefix, suffix, spaces[0])
         if model.get("type") == "WordPiece":
-            return cls("wordpiece", prefix=prefix)
+            pieces = (token.removeprefix(prefix) for token in model["vocab"])
+            has_spaces = any(piece != piece.strip(" ") for piece in pieces)  # nothing removes them from the text
+            return cls("plain" if has_spaces else "wordpiece", prefix=prefix)
         drops_spaces = any(
             (part["type"] in _DROP_SPACES and part.get("delimiter", " ") == " ")
             or (part.get("behavior") == "Removed" and {" ", r"\s", r"\s+"} & {*part.get("pattern", {}).values()})

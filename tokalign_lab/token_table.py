@@ -314,7 +314,8 @@ def _text_model(tokenizer: PreTrainedTokenizerBase) -> Any:
     """Return a copy of a tokenizer's model that finds no control token in a text; None if the model finds none.
 
     The vocabulary of the model has the control tokens too. Unigram and models of words find them in a text as they find
-    other tokens; BPE finds them with `ignore_merges`. In the copy, their strings are changed, and no id is.
+    other tokens; BPE finds them with `ignore_merges`, unless the pre-tokenizer splits them. In the copy, their strings
+    are changed, and no id is.
     """
     special = frozenset(tokenizer.all_special_ids) - {None}  # None of a role whose token does not exist
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -329,8 +330,10 @@ def _without(backend: Any, special: Iterable[int]) -> Any:
     from tokenizers import Tokenizer
 
     strings = {token: i for i in special if len(token := backend.model.id_to_token(i) or "") > 1}
+    written = [f"{before}{token}{after}" for token in strings for before, after in (("", ""), ("a ", " a"))]
     with plain_read_errors(_refusal):
-        found = {token for token, i in strings.items() if [one.id for one in backend.model.tokenize(token)] == [i]}
+        read = {i for one in backend.encode_batch_fast(written, add_special_tokens=False) for i in one.ids}
+    found = {token for token, i in strings.items() if i in read}
     if not found:
         return None
     state = json.loads(backend.to_str())

@@ -763,6 +763,15 @@ def test_a_unigram_json_reads_control_tokens_in_a_text_as_the_sentencepiece_libr
             pre_tokenizers.Split(" ", "isolated"),
             ["a", " ", "<", "s", ">"],
         ),
+        (  # `<s>` is also the first part of a token
+            models.BPE(
+                {"<unk>": 0, "<s>": 1, "<": 2, "s": 3, ">": 4, "a": 5, " ": 6, "<s>a": 7},
+                [("<s>", "a")],
+                ignore_merges=True,
+            ),
+            pre_tokenizers.Split(" ", "isolated"),
+            ["a", " ", "<", "s", ">"],
+        ),
     ],
 )
 def test_a_special_token_written_in_a_text_is_text_for_every_model(model, pre, right: list[str]) -> None:

@@ -348,6 +348,8 @@ def _without(backend: Any, special: Iterable[int]) -> Any:
         model["vocab"] = [[renamed(token), score] for token, score in model["vocab"]]
     else:
         model["vocab"] = {renamed(token): i for token, i in model["vocab"].items()}
+    if "merges" in model:
+        model["merges"] = [pair for pair in model["merges"] if found.isdisjoint(pair)]
     if model.get("unk_token") is not None:
         model["unk_token"] = renamed(model["unk_token"])
     model |= {name: None for name in _RANDOM_SETTINGS if name in model}

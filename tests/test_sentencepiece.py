@@ -119,6 +119,19 @@ def test_the_saved_folder_reads_as_the_library(models, tmp_path: Path) -> None:
         assert not differing(again, library, TEXTS)
 
 
+def test_user_defined_symbols_of_a_folder_are_text(tmp_path: Path) -> None:
+    trained(tmp_path / "sentencepiece.bpe.model", model_type="unigram", user_defined_symbols=["<sep>", "▁▁"])
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}', encoding="utf-8")
+    vocabulary = catalog.load_vocabulary(str(tmp_path))
+    (ids,) = vocabulary.encode(["<sep>"])
+    assert [vocabulary.token_bytes[i] for i in ids] == [b"<sep>"]
+    assert vocabulary.token_bytes[vocabulary.id_of_raw("▁▁")] == b"  "
+    assert vocabulary.is_control[vocabulary.id_of_raw("<mask>")]
+    folder = tmp_path / "saved"
+    vocabulary.tokenizer.save_pretrained(folder)
+    assert catalog.load_vocabulary(str(folder)).token_bytes == vocabulary.token_bytes
+
+
 def test_spans_exclude_the_dummy_suffix(tmp_path: Path) -> None:
     path = trained(tmp_path / "m.model", treat_whitespace_as_suffix=True, normalization_rule_name="identity")
     spans = catalog.load_vocabulary(str(path)).spans("the fox")

@@ -289,13 +289,15 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
         backend.encode_special_tokens = True
         for name in drawn:
             setattr(model, name, None)
+        text_model = None
         try:
             text_model = _text_model(tokenizer)
             if text_model is not None:
                 backend.model = text_model
             yield backend
         finally:
-            backend.model = model
+            if text_model is not None:
+                backend.model = model
             backend.encode_special_tokens = special
             backend.post_processor = post_processor
             for name, held in drawn.items():

@@ -231,9 +231,8 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
                 )
     if file is None or file.suffix != ".json":
         _check_added(tokenizer, source)
-        if (
-            tokenizer.is_fast
-        ):  # transformers lists user-defined symbols of a SentencePiece model as special; they are text
+        if tokenizer.is_fast:
+            # transformers lists the user-defined symbols of a SentencePiece model as special tokens, but they are text
             symbols = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
             extra = tokenizer.extra_special_tokens
             tokenizer.extra_special_tokens = [token for token in extra if str(token) not in symbols]

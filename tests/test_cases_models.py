@@ -1197,7 +1197,9 @@ def test_a_model_without_numbers_is_refused_before_it_writes_or_is_read(value: f
 # --- a source that is not the one of the conversion
 
 
-def test_another_model_at_the_sources_place_is_not_learned_from(tmp_path: Path) -> None:
+def test_another_model_at_the_sources_place_is_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, converted = str(tmp_path / "source"), str(tmp_path / "converted")
     model = tiny_model("llama", SOURCE.size).bfloat16()
     model.save_pretrained(source)
@@ -1215,6 +1217,11 @@ def test_another_model_at_the_sources_place_is_not_learned_from(tmp_path: Path) 
     tiny_tokenizer(SOURCE.size - 10).save_pretrained(source)
     with pytest.raises(InputError, match="has another tokenizer than the model that was converted"):
         load_source(converted)
+    record = json.loads((tmp_path / "converted" / "tokalign.json").read_text())
+    del record["source_weights"], record["lexicon"]
+    write_json(tmp_path / "converted" / "tokalign.json", record)
+    monkeypatch.setattr("tokalign_lab.model.save.weights_hash", lambda folder: pytest.fail("nothing to compare with"))
+    assert load_source(converted)[1].size == SOURCE.size - 10
 
 
 @pytest.mark.parametrize("recipe", ["tokalign++-hidden", "omp"])

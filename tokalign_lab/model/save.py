@@ -159,14 +159,15 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
         )
     vocabulary, made_from = load_vocabulary(name), record.get("lexicon", {}).get("source")
     fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
-    pairs = {
-        "another tokenizer": (fingerprint, vocabulary.fingerprint),
-        "other weights": (record.get("source_weights"), weights_hash(files_of(name))),
-    }
-    changed = [what for what, (then, now) in pairs.items() if then != now and None not in (then, now)]
+    weights = record.get("source_weights")
+    changed = None
+    if fingerprint is not None and vocabulary.fingerprint != fingerprint:
+        changed = "another tokenizer"
+    elif weights is not None and weights_hash(files_of(name)) not in (None, weights):
+        changed = "other weights"
     if changed:
         raise InputError(
-            f"{name!r} has {changed[0]} than the model that was converted to {moved!r}, so it is no source to "
+            f"{name!r} has {changed} than the model that was converted to {moved!r}, so it is no source to "
             "learn from; put that model back, or train on the next token alone."
         )
     return load_model(name, device), vocabulary

@@ -197,12 +197,23 @@ def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
 
 def test_settings_that_tuning_does_not_take_are_refused_before_a_run_is_made(tmp_path: Path, work: Chain) -> None:
     finish(work.align(text=["default"]))
-    finish(work.rearrange())
     with pytest.raises(InputError, match="no setting 'rate'"):
         work.tune(steps=8, rate=1.0)
-    with pytest.raises(InputError, match="The setting seed must be a whole number"):
-        work.tune(steps=8, seed="5")
-    assert not list(tmp_path.glob("adapt-*"))
+    for settings in ({"steps": 8, "seed": "5"}, {"steps": "5"}, {"steps": None}):
+        with pytest.raises(InputError, match=rf"The setting {[*settings][-1]} must be a whole number"):
+            work.tune(**settings)
+    assert not [*tmp_path.glob("adapt-*"), *tmp_path.glob("rearrange-*")]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"steps": "5"}, {"losses": "prefix"}, {"head_floor": 1}, {"recipe": 3}, {"learning_rate_rows": "fast"}]
+)
+def test_settings_of_the_wrong_type_are_refused_in_a_sentence(settings: dict) -> None:
+    (name,) = settings
+    with pytest.raises(InputError, match=f"The setting {name} must be"):
+        AdaptSettings(**settings)
+    with pytest.raises(InputError, match=r"no recovery recipe \['recover'\]"):
+        AdaptSettings.from_dict({"recipe": ["recover"]})
 
 
 def test_a_tilde_in_the_name_of_a_folder_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

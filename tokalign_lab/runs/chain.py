@@ -106,8 +106,12 @@ class Chain:
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
         """Tune the rearranged model on the aligned text; starts when rearranging has finished.
 
-        Raises `InputError` if the rearranged model was deleted, or it is from a recorded run.
+        Raises `InputError` if the rearranged model was deleted, or it is from a recorded run, and for settings that
+        tuning does not take.
         """
+        from tokalign_lab.runs.kinds import check_kind
+
+        check_kind("adapt", {"model": "", "text": [], **settings, "steps": steps})  # before a model is made
         before = self.find("rearrange") or self.rearrange()
         if before.recorded:
             raise InputError(NO_MODEL)

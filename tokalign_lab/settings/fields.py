@@ -102,9 +102,11 @@ class Settings:
         dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of bounds, in one sentence: the setting, its value and what it must be."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            _check_bounds(field.name, getattr(self, field.name), field.metadata["bounds"])
+        """Refuse values of the wrong type or out of bounds: the setting, its value and what it must be."""
+        for one, field in zip(self.options(), dataclasses.fields(self), strict=True):  # type: ignore[arg-type]
+            value = _convert(one, getattr(self, one.name))
+            object.__setattr__(self, one.name, value)
+            _check_bounds(one.name, value, field.metadata["bounds"])
 
     @classmethod
     def options(cls) -> list[Option]:
@@ -139,7 +141,7 @@ class Settings:
         missing = [one.name for one in known.values() if one.required and one.name not in values]
         if missing:
             raise InputError(f"{cls.subject} needs the setting {missing[0]!r}.")
-        return cls(**{name: _convert(known[name], value) for name, value in values.items()})
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain JSON values of all settings."""

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from test_cli import run, run_json
 from tiny import save_tiny, tiny_model, tiny_vocabulary
-from transformers import PreTrainedModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
 from tokalign_lab.catalog.texts import udhr_documents
@@ -18,6 +20,7 @@ from tokalign_lab.draft import UNFINISHED, was_interrupted
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.drafting import AHEAD, Drafting, DraftScore
 from tokalign_lab.model.load import load_model
+from tokalign_lab.vocabulary import Vocabulary
 
 TEXT = {made["slice"]: made["text"] for made in udhr_documents()}
 
@@ -44,6 +47,35 @@ def test_acceptance_and_tokens_per_step() -> None:
     assert one.tokens_per_step == 3
     assert one.to_dict()["speed_up"] == 2
     assert DraftScore("en", "greedy", 1, 1, 0, 0.1, 0.1).acceptance == 0
+
+
+def byte_tokens(merges: list[tuple[str, str]]) -> Vocabulary:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {token: place for place, token in enumerate(["</s>", *alphabet, *map("".join, merges)])}
+    made = Tokenizer(models.BPE(ids, merges))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>"), "bytes")
+
+
+def always(vocabulary: Vocabulary, token: str) -> PreTrainedModel:
+    """Return a model that writes one token only."""
+    model = tiny_model("llama", vocabulary.size)
+    with torch.no_grad():
+        for weight in model.model.layers.parameters():
+            weight.zero_()
+        model.model.embed_tokens.weight.fill_(1)
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[vocabulary.id_of_raw(token)] = 1
+    return model
+
+
+def test_long_tokens_of_a_drafts_own_tokenizer_are_accepted_at_most_once() -> None:
+    """Each of its tokens is four of the large model's, and 225 % of the proposed ones were accepted."""
+    large, own = byte_tokens([]), byte_tokens([("a", "a"), ("aa", "aa")])
+    texts = [Document("a" * 40, str(number), str(number)) for number in range(3)]
+    (score, *_) = Drafting(always(large, "a"), large, texts, 2, 20, seed=0, longest=40).score(always(own, "aaaa"), own)
+    assert (score.tokens, score.steps, score.proposed) == (40, 4, 38)
+    assert score.acceptance == pytest.approx(36 / 38)
 
 
 def test_too_little_text_is_refused(smollm: PreTrainedModel) -> None:

@@ -41,7 +41,7 @@ class DraftScore:
     slice : slice of the prompts
     decoding : "greedy", or "sampled" (temperature 1, from all tokens)
     tokens, steps : generated tokens, and forward passes of the large model for them
-    proposed : tokens that the draft model proposed, in its vocabulary
+    proposed : tokens that the draft model proposed, in the large model's vocabulary
     seconds, plain_seconds : seconds per token on this machine, with the draft model and by the large model alone
         (greedy)
     """
@@ -148,10 +148,13 @@ class Drafting:
         scores = []
         for place, (name, decoding) in enumerate(jobs):
             progress(place / len(jobs), f"{name}, {decoding}")
-            with _proposing(draft), _forward_passes(self._large) as steps, _forward_passes(draft) as proposed:
-                texts, seconds = self._run(self._prompts[name], decoding, **options)
-            tokens, plain = _n_new(self._prompts[name], texts), self._plain[name][1]
-            scores.append(DraftScore(name, decoding, tokens, len(steps), len(proposed), seconds, plain))
+            prompts = self._prompts[name]
+            with _proposing(draft), _tokens_read(self._large) as read:
+                texts, seconds = self._run(prompts, decoding, **options)
+            tokens, plain = _n_new(prompts, texts), self._plain[name][1]
+            # a step reads the proposed tokens after a prompt or the last token that was generated
+            proposed = sum(read) - (sum(ids.shape[1] for ids in prompts) + len(read) - len(prompts))
+            scores.append(DraftScore(name, decoding, tokens, len(read), proposed, seconds, plain))
         return scores
 
     def _run(self, prompts: Sequence[torch.Tensor], decoding: str, **options: Any) -> tuple[list[list[int]], float]:
@@ -192,10 +195,12 @@ def _proposing(draft: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _forward_passes(model: PreTrainedModel) -> Iterator[list[None]]:
-    """Yield a list that gets an entry with each forward pass."""
-    found: list[None] = []
-    hook = model.register_forward_hook(lambda *_: found.append(None))
+def _tokens_read(model: PreTrainedModel) -> Iterator[list[int]]:
+    """Yield a list that gets the number of tokens of each forward pass."""
+    found: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, given, named: found.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
     try:
         yield found
     finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import operator
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from test_rearrange import SOURCE, TARGET, finish, mixed_lexicon
 from tiny import WORDS, renumbered, save_tiny, tiny_model, tiny_tokenizer, tiny_vocabulary
@@ -53,7 +55,7 @@ from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.card import card_data
 from tokalign_lab.model.check import check_folder
-from tokalign_lab.model.load import load_model
+from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.quantised import keep_settings
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import load_source, save_model
@@ -642,6 +644,38 @@ def test_an_adapter_next_to_the_weights_is_refused(hub: bool, tmp_path: Path, mo
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # no test contacts the hub
     with pytest.raises(InputError, match=r"has a PEFT adapter \(adapter_config.json\), which is not applied here"):
         load_model("some/adapter" if hub else str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        ["model.safetensors"],
+        ["model-00001-of-00002.safetensors", "mtp.safetensors"],
+        ["layers-0.safetensors", "layers-1.safetensors"],
+        ["pytorch_model.bin"],
+        ["part-1.bin", "part-2.bin"],
+    ],
+)
+def test_all_weights_of_a_hub_model_are_fetched_and_no_second_copy(
+    weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, cache = tmp_path / "repository", tmp_path / "cache"
+    repository.mkdir()
+    stem = "pytorch_model.bin" if weights[0].endswith(".bin") else "model.safetensors"
+    for name in (*weights, "config.json", "consolidated.safetensors", "flax_model.msgpack"):
+        (repository / name).write_text("{}")
+    if len(weights) > 1:
+        write_json(repository / f"{stem}.index.json", {"weight_map": dict(enumerate(weights))})
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        cache.mkdir(exist_ok=True)
+        for file in filter_repo_objects([path.name for path in repository.iterdir()], allow_patterns=allow_patterns):
+            shutil.copy(repository / file, cache)
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    index = [f"{stem}.index.json"] if len(weights) > 1 else []
+    assert {path.name for path in files_of("some/model").iterdir()} == {"config.json", *index, *weights}
 
 
 def test_a_hub_model_that_does_not_exist_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ the files themselves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ from tokalign_lab.model.quantised import dequantize_options, forget_if_plain, qu
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# the files that transformers would fetch, which leaves out a second copy of the weights in another layout
-_FILES = ["*.json", "*.jinja", "tokenizer.model", "model*.safetensors"]
+# the files that transformers would fetch, without weights in several files (see `_further_weights`)
+_FILES = ["*.json", "*.jinja", "tokenizer.model", "model.safetensors"]
 
 
 def load_model(
@@ -118,9 +119,23 @@ def files_of(name: str) -> Path:
     if isinstance(place, Path):
         return place
     try:
-        return Path(snapshot_download(place, allow_patterns=_FILES))
+        folder = Path(snapshot_download(place, allow_patterns=_FILES))
+        further = _further_weights(folder)
+        return Path(snapshot_download(place, allow_patterns=further)) if further else folder
     except Exception as error:  # huggingface_hub and its network each raise their own kinds
         raise InputError(f"The files of {name!r} cannot be fetched: {first_line(error)}.") from error
+
+
+def _further_weights(folder: Path) -> list[str]:
+    """Return the files of weights that transformers would read if there is no `model.safetensors`, of any names."""
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
+
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        return []
+    for index in (folder / SAFE_WEIGHTS_INDEX_NAME, folder / WEIGHTS_INDEX_NAME):
+        if index.is_file():
+            return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    return [WEIGHTS_NAME]
 
 
 @contextmanager

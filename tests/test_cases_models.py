@@ -51,6 +51,7 @@ from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.drafting import Drafting
 from tokalign_lab.evaluation.row_gate import row_gate
+from tokalign_lab.evaluation.step_time import time_step
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.card import card_data
@@ -1221,6 +1222,7 @@ def test_a_model_without_numbers_is_refused_before_it_writes_or_is_read(value: f
         lambda: Drafting(sound, *asked).score(broken),
         lambda: calibrate(broken, vocabulary, texts, 50),
         lambda: row_gate(broken, vocabulary, texts),
+        lambda: time_step(broken, 300),
     ]
     for attempt in attempts:
         with pytest.raises(InputError, match="predictions are no numbers"):

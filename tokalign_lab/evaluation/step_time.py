@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokalign_lab.device import describe_device
+from tokalign_lab.evaluation.head import check_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +53,8 @@ class StepTime:
 def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
     """Time a generation step with the model's head and with a head of `rows` rows.
 
+    Raises `InputError` if the model's predictions are NaN.
+
     Parameters
     ----------
     model : a causal language model in evaluation mode
@@ -61,6 +64,7 @@ def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
     old = model.get_output_embeddings().weight
     new = old[torch.arange(rows, device=old.device) % len(old)]
     ids = torch.arange(CONTEXT, device=old.device).unsqueeze(0) % len(old)
+    check_logits(model(input_ids=ids).logits)
     body = model.base_model
     cache = body(input_ids=ids, use_cache=True).past_key_values
     state = torch.zeros((1, old.shape[1]), dtype=old.dtype, device=old.device)

@@ -1230,6 +1230,13 @@ def test_a_model_without_numbers_is_refused_before_it_writes_or_is_read(value: f
     assert not (tmp_path / "made.jsonl").exists()
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 1e-46, 0.001])
+def test_a_temperature_that_makes_logits_infinite_is_refused(temperature: float) -> None:
+    with pytest.raises(InputError, match=r"must be 0 \(greedy\) or at least 0.01"):
+        WritingSettings(documents=1, temperature=temperature)
+    assert WritingSettings(documents=1, temperature=0).temperature == 0
+
+
 # --- a source that is not the one of the conversion
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokalign_lab.errors import InputError
 from tokalign_lab.settings.fields import Settings, option, required
 
 MOST_SEED = 2**32 - 1  # numpy and transformers take no larger one
+LEAST_TEMPERATURE = 0.01  # logits are divided by it
 
 
 def _seed(help: str) -> Any:
@@ -146,6 +148,15 @@ class WritingSettings(Settings):
     new_tokens: int = option(96, "Maximum number of tokens to generate.", least=1)
     temperature: float = option(1.0, "Sampling temperature; 0: greedy.", least=0)
     seed: int = _seed("Random seed.")
+
+    def __post_init__(self) -> None:
+        """Refuse temperatures by which logits would become infinite."""
+        super().__post_init__()
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise InputError(
+                f"The setting temperature is {self.temperature}, but it must be 0 (greedy) or at least "
+                f"{LEAST_TEMPERATURE}."
+            )
 
 
 class BitsSettings(TextSettings):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tiny import tiny_model, tiny_tokenizer
 
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError
@@ -95,3 +98,14 @@ def test_half_a_text_has_high_precision_and_low_recall(encoder: Encoder) -> None
 def test_a_missing_encoder_is_named() -> None:
     with pytest.raises(InputError, match="no-such-encoder"):
         Encoder("no-such-encoder")
+
+
+def test_a_folder_that_is_no_encoder_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.pad_token = None
+    tiny_model("llama", len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for name, reason in (("empty", "cannot be loaded: "), ("model", "has no pad token")):
+        with pytest.raises(InputError, match=rf"The encoder .*{name}' {reason}"):
+            Encoder(str(tmp_path / name))

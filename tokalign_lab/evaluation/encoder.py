@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.device import pick_device
+from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.vectors.token_vectors import unit_rows
 
 ENCODER_TOKENS = 512  # more than any supported encoder reads
@@ -50,7 +51,7 @@ class Encoded:
 class Encoder:
     """A sentence-transformers model, by catalogue name, folder or hub id; `load_encoder` keeps the last one.
 
-    Raises `InputError` if there is no encoder of that name.
+    Raises `InputError` if there is no encoder of that name, it cannot be loaded, or it has no pad token.
     """
 
     def __init__(self, name: str = "minilm") -> None:
@@ -60,7 +61,11 @@ class Encoder:
         from tokalign_lab import catalog
 
         logging.disable_progress_bar()  # the engine itself prints nothing
-        self._model: Any = SentenceTransformer(catalog.encoder_folder(name), device=str(pick_device()))
+        folder = catalog.encoder_folder(name)
+        with plain_read_errors(lambda reason: f"The encoder {name!r} cannot be loaded: {reason}."):
+            self._model: Any = SentenceTransformer(folder, device=str(pick_device()))
+        if getattr(self._model.tokenizer, "pad_token", None) is None:
+            raise InputError(f"The encoder {name!r} has no pad token, so it reads no batch of texts; use another one.")
         held = (getattr(self._model.tokenizer, mark, None) for mark in _MARKS)
         self._marks = np.array([token_id for token_id in held if token_id is not None], np.int64)
         self._references: dict[str, Encoded] = {}

@@ -203,6 +203,12 @@ def test_a_model_that_would_load_differently_is_not_saved(tmp_path: Path) -> Non
     assert not (tmp_path / "m").exists()
 
 
+def test_a_model_with_fewer_rows_than_ids_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"has {TARGET.size - 1} rows, but its tokenizer .* up to {TARGET.size - 1}"):
+        save_model(tiny_model("llama", TARGET.size - 1), TARGET, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 def test_settings_are_also_saved_under_the_names_of_older_transformers(tmp_path: Path) -> None:
     gemma3 = Gemma3TextConfig(
         vocab_size=TARGET.size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,

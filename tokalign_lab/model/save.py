@@ -56,7 +56,8 @@ def save_model(
 ) -> Path:
     """Write model, tokenizer, model card and provenance into `folder`.
 
-    Raises `InputError` if the folder has other files, or if the result cannot be loaded or gives other ids or logits.
+    Raises `InputError` if the model has fewer rows than the vocabulary has ids, the folder has other files, or the
+    result cannot be loaded or gives other ids or logits.
 
     Parameters
     ----------
@@ -80,6 +81,7 @@ def save_model(
         The folder.
     """
     folder = Path(folder)
+    vocabulary.check_rows(int(model.get_input_embeddings().weight.shape[0]))
     with atomic_folder(folder, is_saved_model) as temporary:
         model.save_pretrained(temporary)
         save_other_files(temporary, folder.name, vocabulary, card, source)

@@ -47,9 +47,11 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.cli import app
+from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.drafting import Drafting
+from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.evaluation.row_gate import row_gate
 from tokalign_lab.evaluation.step_time import time_step
 from tokalign_lab.files import atomic_folder, write_json
@@ -1241,6 +1243,16 @@ def test_a_temperature_that_makes_logits_infinite_is_refused(temperature: float)
     with pytest.raises(InputError, match=r"must be 0 \(greedy\) or at least 0.01"):
         WritingSettings(documents=1, temperature=temperature)
     assert WritingSettings(documents=1, temperature=0).temperature == 0
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_calibration_and_scores_of_nothing_are_refused(most: int) -> None:
+    """Calibration read one window in spite of it, and scores ended in a ZeroDivisionError."""
+    texts = [Document(WORDS, str(number), str(number)) for number in range(8)]
+    with pytest.raises(InputError, match=f"max_tokens is {most}"):
+        calibrate(tiny_model("llama", TARGET.size), TARGET, texts, most)
+    with pytest.raises(InputError, match=f"max_documents is {most}"):
+        score_lexicon(mixed_lexicon(), tokenize_pair(SOURCE, TARGET, texts), None, most)
 
 
 # --- a source that is not the one of the conversion

@@ -151,6 +151,8 @@ def document_scores(
     reader : encoder for sentence score and BERTScore; None leaves them out
     """
     lexicon.check(held_out.source, held_out.target)
+    if max_documents < 1:
+        raise InputError(f"max_documents is {max_documents}, but scores need at least 1 document.")
     source, target = held_out.source_corpus, held_out.target_corpus
     documents = spread(np.flatnonzero(long_enough(held_out)), max_documents)
     directions = {

@@ -108,8 +108,8 @@ def calibrate(
 ) -> Calibration:
     """Shift the logits of a rearranged model until it expects each token with the right frequency; changes the model.
 
-    Raises `InputError` if there is no text, it does not fit the model, or the model's states have no direction to shift
-    along.
+    Raises `InputError` if there is no text, it does not fit the model, the model's states have no direction to shift
+    along, or `max_tokens` is below 1.
 
     Parameters
     ----------
@@ -127,6 +127,8 @@ def calibrate(
     source
         The source model and its tokenizer, whose predictions count too; without it only the text's tokens count.
     """
+    if max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens}, but calibration must read at least 1 token.")
     share = 0.5 if source is None else 0.3  # of the time
     with in_fast_dtype(model):
         states, input_ids, windows = head_inputs(

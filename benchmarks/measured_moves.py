@@ -72,7 +72,7 @@ def _quality() -> Iterator[dict[str, Any]]:
 
 
 def _recovery() -> Iterator[dict[str, Any]]:
-    """Yield the lines of the default recipe for each target and number of tokens with a control."""
+    """Yield the lines of the default recipe for each target and number of tokens with a control, the best one."""
     by: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for line in _read(RECOVERY):
         by.setdefault((line["settings"]["target"], line["settings"]["tokens"]), []).append(line)
@@ -80,15 +80,17 @@ def _recovery() -> Iterator[dict[str, Any]]:
     started = set()  # targets whose model before tuning is in a line, since it is one model for all seeds
     for (target, tokens), lines in by.items():
         ways = {line["way"]: line for line in lines}
-        if "control" not in ways:
+        controls = [line for way, line in ways.items() if way.startswith("control")]
+        if not controls:
             continue
+        control = min(controls, key=lambda line: line["prose"])
         for line in (one for one in lines if one["way"] == "recover"):
-            rows = {"control": ways["control"], "end": line}
+            rows = {"control": control, "end": line}
             if target not in started:
                 rows |= {"untuned": source, "start": ways["step 0"]}
             started.add(target)
             for key, (text, name) in TEXTS.items():
-                if key not in line or key not in ways["control"]:
+                if key not in line or key not in control:
                     continue
                 run = f"recover, {tokens:,} tokens, {text}, seed {line['seed']}"
                 bits = {field: row[key] for field, row in rows.items()}

@@ -14,6 +14,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,23 @@ def row_of(line: Result) -> dict[str, Any]:
 
 def opened(name: str, pictures: Path | None) -> Result:
     """Run one notebook as a reader would."""
+    with browser_on(name) as (lab, _):
+        started = time.perf_counter()
+        lab.page.evaluate(RUN_ALL)  # a promise that resolves when the last cell has run
+        seconds = time.perf_counter() - started
+        cells = lab.page.evaluate("() => jupyterapp.shell.currentWidget.content.widgets.length")
+        failed = lab.failed_cells()
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            for theme in ("JupyterLab Light", "JupyterLab Dark"):
+                lab.theme(theme)
+                take(lab, pictures, f"{Path(name).stem}-{'dark' if 'Dark' in theme else 'light'}")
+    return {"cells": cells, "seconds": seconds, "failed": failed, "errors": lab.errors}
+
+
+@contextmanager
+def browser_on(name: str) -> Iterator[tuple[Any, Path]]:
+    """Open a notebook in Chromium, with an empty folder of runs; give the page and that folder."""
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(ROOT / "tests"))
@@ -82,18 +101,8 @@ def opened(name: str, pictures: Path | None) -> Result:
             )
             lab = LabPage(browser.new_page(viewport=SCREEN), server.url, server.token)
             lab.open(f"notebooks/{name}")
-            started = time.perf_counter()
-            lab.page.evaluate(RUN_ALL)  # a promise that resolves when the last cell has run
-            seconds = time.perf_counter() - started
-            cells = lab.page.evaluate("() => jupyterapp.shell.currentWidget.content.widgets.length")
-            failed = lab.failed_cells()
-            if pictures is not None:
-                pictures.mkdir(parents=True, exist_ok=True)
-                for theme in ("JupyterLab Light", "JupyterLab Dark"):
-                    lab.theme(theme)
-                    take(lab, pictures, f"{Path(name).stem}-{'dark' if 'Dark' in theme else 'light'}")
+            yield lab, home / "lab" / "runs"
             browser.close()
-    return {"cells": cells, "seconds": seconds, "failed": failed, "errors": lab.errors}
 
 
 def take(lab: Any, folder: Path, stem: str) -> None:

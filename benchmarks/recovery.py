@@ -103,6 +103,7 @@ WAYS = {
     "Token Distillation, text": Way(states_first=True),
     "source": Way(source=True),
     "control": Way(source=True, rows=1e-4, floor=False),
+    "control, falling rates": Way(source=True, rows=1e-4, floor=False, falls=True),
 }
 
 

@@ -48,6 +48,7 @@ run benchmarks/overlap.py --out benchmarks/results/overlap.jsonl
 run benchmarks/anchored_settings.py --out benchmarks/results/anchored_settings.jsonl
 run benchmarks/ui.py --out benchmarks/results/ui.jsonl
 run benchmarks/notebooks.py --out benchmarks/results/notebooks.jsonl
+run benchmarks/quickstart.py --out benchmarks/results/quickstart.jsonl
 run benchmarks/mixture_shares.py --out benchmarks/results/mixture_shares.jsonl
 run benchmarks/faithfulness.py --out benchmarks/results/faithfulness.jsonl
 run benchmarks/distillation.py --limit 40 --ablate --out benchmarks/results/distillation.jsonl

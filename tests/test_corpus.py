@@ -57,6 +57,13 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path, name: str, co
     assert [document.text for document in read_documents([tmp_path])] == ["one"]
 
 
+def test_one_text_needs_no_list(tmp_path: Path) -> None:
+    file = tmp_path / "one.txt"
+    file.write_text("one text")
+    for source in (file, str(file)):
+        assert [document.text for document in read_documents(source)] == ["one text"]
+
+
 def test_a_missing_text_ends_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no text 'nowhere'"):
         read_documents(["nowhere"])

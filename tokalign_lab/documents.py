@@ -57,7 +57,9 @@ class Document:
     split: str | None = None
 
 
-def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
+def read_documents(
+    sources: str | Path | Sequence[str | Path], max_bytes: int | None = None, seed: int = 0
+) -> list[Document]:
     """Read documents from texts of any supported kind.
 
     Raises `InputError` if no source is given; if one is missing, damaged, compressed, without text or not UTF-8; if the
@@ -65,8 +67,8 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
 
     Parameters
     ----------
-    sources : sequence of str or Path
-        Each a catalogue name (`default`), a text or code file (one document), a `.jsonl` or `.ndjson` file (field
+    sources : str, Path or a sequence of these
+        Each is a catalogue name (`default`), a text or code file (one document), a `.jsonl` or `.ndjson` file (field
         `text`; `name`, `group`, `slice` and `split` are optional), a `.parquet` file (column `text`), a folder
         (all such files below it), or `hub:org/name[:config[:split]]` (streamed). A null `text` is left out.
     max_bytes : int, optional
@@ -75,6 +77,8 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
     seed : int
         Seed of that sample.
     """
+    if isinstance(sources, str | Path):
+        sources = [sources]
     if not sources:
         raise InputError("No text was given; name a file, a folder, a data set or 'default'.")
     if max_bytes is not None and max_bytes <= 0:

@@ -103,9 +103,9 @@ class Lab:
 
     @property
     def tune_defaults(self) -> dict[str, Any]:
-        """Initial values of the form for tuning."""
+        """Initial values of the form for tuning, and the settings of the quick start: a run of a few minutes."""
         if not fast():
-            return {"steps": 200}
+            return {"steps": 100, "evaluate_bytes": 10_000}
         small = {"sequence_length": 32, "batch_size": 1, "evaluate_bytes": 300, "sample_tokens": 4}
         return {"steps": 1000, "patience": 0, **small}  # no measurement ends the run
 
@@ -146,7 +146,7 @@ class Lab:
 
     def align(
         self,
-        text: str | Sequence[str] = "default",
+        text: str | Path | Sequence[str | Path] = "default",
         recipe: str = "anchored",
         max_bytes: int | None = None,
         seed: int = 0,
@@ -161,7 +161,7 @@ class Lab:
         recipe : a name of `tokalign_lab.alignment.recipes.RECIPES`
         max_bytes : use at most this much of the text
         """
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [str(one) for one in ([text] if isinstance(text, str | Path) else text)]
         run = self.work.align(text=texts, recipe=recipe, max_bytes=max_bytes, seed=seed)
         _wait(run, "align")
         return self.panels.aligned()[0]
@@ -186,7 +186,7 @@ class Lab:
         """
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate, special_tokens)))
 
-    def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
+    def tune(self, steps: int = 100, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model in a run, and monitor it; returns immediately.
 
         The same settings find the same run, whether it is running or finished. A cancelled or failed run can be resumed

@@ -51,7 +51,7 @@ def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     padding and BPE dropout, which some files keep from the last use of the tokenizer or from training. The tokens that
     it adds before a text have the ids of the vocabulary; files with renumbered tokens can have their former ids.
     """
-    # a class may keep tables of its tokens beside the backend; they are only read, and copying them takes seconds
+    # a class may keep tables of its tokens next to the backend; they are only read, and copying them takes seconds
     tables = (value for value in (*vars(tokenizer).values(), *tokenizer.init_kwargs.values()) if _is_table(value))
     made = copy.deepcopy(tokenizer, {id(table): table for table in tables})
     backend = made.backend_tokenizer

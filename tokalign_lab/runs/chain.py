@@ -115,10 +115,9 @@ class Chain:
         before = self.find("rearrange") or self.rearrange()
         if before.recorded:
             raise InputError(NO_MODEL)
-        every = max(1, steps // 8)
         chosen = {
             "model": str((before.path / "model").resolve()), **self._text(), "steps": steps,
-            "evaluate_every": every, "save_every": every, **settings,
+            "evaluate_every": max(1, steps // 8), **settings,
         }  # fmt: skip
         return self._show("adapt", self._after(before, "adapt", chosen, restart))
 

@@ -10,5 +10,9 @@ scripts/assets.sh pythia qwen2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# In parallel, each process has one thread for arithmetic, because waiting threads would block the others.
-OMP_NUM_THREADS=1 .venv/bin/pytest -n "$(scripts/jobs.sh)" --dist loadgroup
+failed=0
+# In parallel, each file has one thread for arithmetic, because waiting threads would block the other files.
+OMP_NUM_THREADS=1 .venv/bin/pytest -n "$(scripts/jobs.sh)" --dist loadfile --ignore=tests/ui || failed=1
+# The browser tests run alone, because on a busy machine their time limits are exceeded.
+.venv/bin/pytest tests/ui || failed=1
+exit "$failed"

@@ -53,11 +53,3 @@ def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> T
 def anchored(small_pair: TokenizedPair) -> Alignment:
     """The small pair, aligned by the default recipe."""
     return align(small_pair, "anchored")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each file to one worker, and all browser tests to the same, because they share a server and a page."""
-    for item in items:
-        name = item.path.parent.name if item.path.parent.name == "ui" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))

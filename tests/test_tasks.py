@@ -177,6 +177,7 @@ def test_questions_do_not_depend_on_the_model() -> None:
     ("options", "message"),
     [
         ({"tasks": ["arc-hard"]}, "no task 'arc-hard'.*arc-easy"),
+        ({"tasks": "boolq,arc-hard"}, "no task 'arc-hard'.*arc-easy"),
         ({"tasks": []}, "No task"),
         ({"shots": [-1]}, "shots"),
         ({"limit": 1}, "at least 2"),

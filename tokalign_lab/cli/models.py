@@ -136,7 +136,7 @@ def evaluate(
     from tokalign_lab.model.load import load_model
     from tokalign_lab.progress import part
 
-    names, numbers = task_names(tasks.split(",")), _numbers("--shots", shots)
+    names, numbers = task_names(tasks), _numbers("--shots", shots)
     check_harness()
     for name in model_dir:
         catalog.model_folder(name)  # a missing model is refused before another one is scored

@@ -107,8 +107,12 @@ class TaskScores:
         return {"rows": [asdict(row) for row in self.rows], "mean": {str(n): self.mean(n) for n in shots}}
 
 
-def task_names(tasks: Sequence[str]) -> list[str]:
-    """Return task names, with "papers" replaced by all six; InputError for an unknown task or none."""
+def task_names(tasks: str | Sequence[str]) -> list[str]:
+    """Return task names, with "papers" replaced by all six; InputError for an unknown task or none.
+
+    `tasks` can be one string, with commas between names.
+    """
+    tasks = tasks.split(",") if isinstance(tasks, str) else tasks
     names = list(dict.fromkeys(name for task in tasks for name in (PAPER_TASKS if task == "papers" else (task,))))
     for name in names:
         if name not in PAPER_TASKS:
@@ -126,7 +130,7 @@ def check_harness() -> None:
 def score_tasks(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
-    tasks: Sequence[str] = ("papers",),
+    tasks: str | Sequence[str] = ("papers",),
     shots: Sequence[int] = SHOTS,
     limit: int | None = None,
     seed: int = 0,
@@ -145,7 +149,7 @@ def score_tasks(
     vocabulary
         Its tokenizer; it decides whether a prompt begins with bos, as in the harness.
     tasks
-        Names in the catalogue, or "papers" for all six.
+        Names in the catalogue, or "papers" for all six; in one string, with commas between them.
     shots
         Numbers of examples in the prompt.
     limit

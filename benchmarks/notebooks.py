@@ -85,7 +85,7 @@ def opened(name: str, pictures: Path | None) -> Result:
 
 @contextmanager
 def browser_on(name: str) -> Iterator[tuple[Any, Path]]:
-    """Open a notebook in Chromium, with an empty folder of runs; give the page and that folder."""
+    """Open a notebook in Chromium, with an empty folder of runs; yield the page and that folder."""
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(ROOT / "tests"))

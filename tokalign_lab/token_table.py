@@ -113,8 +113,7 @@ class TokenTable:
             raw[token_id] = token
 
         added = tokenizer.added_tokens_decoder
-        special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        special.discard(None)  # of a role whose token does not exist, such as bos_token ""
+        special = _special_ids(tokenizer)
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         spelling = Spelling.of(state)
         # some trainers mark byte tokens as special, but they are text
@@ -192,6 +191,13 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, table: TokenTable) -> dict[int,
         if inner.strip(" ").encode() != ours.strip(b" "):
             found[token_id] = inner if keeps_spaces else " " * ours.startswith(b" ") + inner.strip(" ")
     return found
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of the tokens that are marked as special or have a role."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # the id is None if the token of a role does not exist, such as bos_token ""
+    return frozenset(added | set(tokenizer.all_special_ids) - {None})
 
 
 def _read_as_text(
@@ -319,16 +325,16 @@ def _text_model(tokenizer: PreTrainedTokenizerBase) -> Any:
     other tokens; BPE finds them with `ignore_merges`, unless the pre-tokenizer splits them. In the copy, their strings
     are changed, and no id is.
     """
-    special = frozenset(tokenizer.all_special_ids) - {None}  # None of a role whose token does not exist
-    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = _special_ids(tokenizer)
     known, model = _text_models.get(tokenizer, (None, None))
     if known != special:
-        model = _without(tokenizer.backend_tokenizer, special)
+        model = _model_without(special, tokenizer.backend_tokenizer)
         _text_models[tokenizer] = (special, model)
     return model
 
 
-def _without(backend: Any, special: Iterable[int]) -> Any:
+def _model_without(special: Iterable[int], backend: Any) -> Any:
+    """Return a copy of a backend's model without the strings of special tokens; None if it finds them in no text."""
     from tokenizers import Tokenizer
 
     strings = {token: i for i in special if len(token := backend.model.id_to_token(i) or "") > 1}

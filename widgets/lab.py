@@ -50,6 +50,7 @@ from .pair.picker import PairPicker
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
 
+TUNING_STEPS = 100  # a few minutes on two cores
 WARM_UP_S = 3.0  # delay after a panel opens, so that its own background work runs first
 P = TypeVar("P", bound=Panel)
 
@@ -105,7 +106,7 @@ class Lab:
     def tune_defaults(self) -> dict[str, Any]:
         """Initial values of the form for tuning, and the settings of the quick start: a run of a few minutes."""
         if not fast():
-            return {"steps": 100, "evaluate_bytes": 10_000}
+            return {"steps": TUNING_STEPS, "evaluate_bytes": 10_000}
         small = {"sequence_length": 32, "batch_size": 1, "evaluate_bytes": 300, "sample_tokens": 4}
         return {"steps": 1000, "patience": 0, **small}  # no measurement ends the run
 
@@ -186,7 +187,7 @@ class Lab:
         """
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate, special_tokens)))
 
-    def tune(self, steps: int = 100, restart: bool = False, **settings: Any) -> TrainingPanel:
+    def tune(self, steps: int = TUNING_STEPS, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model in a run, and monitor it; returns immediately.
 
         The same settings find the same run, whether it is running or finished. A cancelled or failed run can be resumed

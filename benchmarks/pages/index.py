@@ -76,7 +76,7 @@ def goals() -> list[Claim]:
              + "; one seed of theirs", "../decisions/0016-recovery-defaults.md"),
         goal(min(later) >= 0.8, "100,000 tokens close 80 % of the gap, 300,000 tokens 90 %",
              f"{' and '.join(map(percent, later))} with 100,000 (one seed)", "../decisions/0016-recovery-defaults.md"),
-        goal(half <= 180, "The quick start passes half of the gap to the untuned source after 3 minutes of tuning",
+        goal(half <= 180, "The quick start passes half of the gap to the untuned source within 3 minutes of tuning",
              f"{half:.0f} seconds", "quickstart.md"),
         goal(answered >= 0.95, "95 % of the prompts that the source answers stay right",
              f"{percent(answered)} after `recover`; of {before} that are right before tuning, {stayed} stay right",

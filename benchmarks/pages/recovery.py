@@ -79,10 +79,11 @@ def budget(raw: Raw) -> str:
     return f"{max(measured(raw)) / PAPERS_TOKENS:.2%}"
 
 
-def with_control(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
-    """Return by number of tokens, ascending, the means by recipe, where the control was measured with as many."""
+def with_control(raw: Raw, target: str = "sp32k", most: int = 30_000) -> tuple[int, dict[str, Row]]:
+    """Return the largest number of tokens up to `most` that was measured with a control, and its means by recipe."""
     needed = {"step 0", "recover", "control"}
-    return {tokens: ways for tokens, ways in means(raw, target).items() if needed <= ways.keys()}
+    by = means(raw, target).items()
+    return max((tokens, ways) for tokens, ways in by if tokens <= most and needed <= ways.keys())
 
 
 def closed(ways: Mapping[str, Row], way: str, text: str, begin: str = "step 0") -> float:
@@ -91,13 +92,13 @@ def closed(ways: Mapping[str, Row], way: str, text: str, begin: str = "step 0") 
     return (start - end) / (start - control)
 
 
-def closed_by_target(raw: Raw, texts: Sequence[str] = ("o_en", "o_code"), most: int = 30_000) -> dict[str, list[float]]:
-    """Return by target what `recover` closes on each text, with the most tokens up to `most` that have a control."""
-    found = {}
-    for target in targets(raw):
-        tokens, ways = [(n, ways) for n, ways in with_control(raw, target).items() if n <= most][-1]
-        found[f"{target}, {tokens:,} tokens"] = [closed(ways, "recover", text) for text in texts]
-    return found
+def closed_by_target(raw: Raw, texts: Sequence[str] = ("o_en", "o_code")) -> dict[str, list[float]]:
+    """Return by target and `with_control`'s tokens what `recover` closes on each text."""
+    found = {target: with_control(raw, target) for target in targets(raw)}
+    return {
+        f"{target}, {tokens:,} tokens": [closed(ways, "recover", text) for text in texts]
+        for target, (tokens, ways) in found.items()
+    }
 
 
 def shares_text(by_target: Mapping[str, Sequence[float]]) -> str:
@@ -106,11 +107,14 @@ def shares_text(by_target: Mapping[str, Sequence[float]]) -> str:
 
 
 def closed_by_tokens(raw: Raw) -> dict[int, dict[str, float]]:
-    """Return by number of tokens (sp32k) what `recover` closes on each text."""
-    return {
-        tokens: {text: closed(ways, "recover", text) for text in ("prose", *OTHER)}
-        for tokens, ways in with_control(raw).items()
-    }
+    """Return by number of tokens (sp32k) what `recover` closes on each text, against the last control so far."""
+    control: Row = {}
+    found = {}
+    for tokens, ways in means(raw).items():
+        control = ways.get("control", control)
+        of = {**ways, "control": control}
+        found[tokens] = {text: closed(of, "recover", text) for text in ("prose", *OTHER)}
+    return found
 
 
 def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
@@ -444,11 +448,11 @@ def quickstart(raw: Raw) -> Page:
     half, last = seconds_to_half(raw), rows[-1]
     return Page(
         "The quick start",
-        "When has its tuning passed half of the gap to the untuned source?",
+        "When does its tuning pass half of the gap to the untuned source?",
         f"After {half:.0f} seconds; it ends at {percent(last['closed'])} after {last['seconds']:.0f} seconds.",
         partial(plots.lines, series={"gap closed": ([row["seconds"] for row in rows], [100 * row["closed"] for row in rows])},
                 x="seconds from the start of the run", y="share of the gap closed, %", levels={"half": 50.0}),
-        "Each second measurement.",
+        "Every other measurement.",
         ["step", "seconds", "bits per byte", "closed, %"],
         [[row["step"], f"{row['seconds']:.0f}", row["bits per byte"], f"{100 * row['closed']:.0f}"] for row in rows[::2]],
         "One run in a browser, one seed, 10 kB of held-out text of 15 slices. The gap to a tuned source is larger.",

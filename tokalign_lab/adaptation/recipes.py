@@ -64,6 +64,6 @@ RECIPES: dict[str, Recipe] = {
 
 def settings_of(recipe: str) -> dict[str, Any]:
     """Return the settings of a recipe, including its name. Raises `InputError` if there is no such recipe."""
-    if recipe not in tuple(RECIPES):
+    if recipe not in tuple(RECIPES):  # a list, which a dictionary cannot look up, is refused too
         raise InputError(f"There is no recovery recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
     return {"recipe": recipe, **RECIPES[recipe].settings}

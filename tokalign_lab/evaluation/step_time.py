@@ -53,7 +53,7 @@ class StepTime:
 def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
     """Time a generation step with the model's head and with a head of `rows` rows.
 
-    Raises `InputError` if the model's predictions are NaN.
+    Raises `InputError` if the model's predictions are NaN or infinite.
 
     Parameters
     ----------
@@ -64,9 +64,10 @@ def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
     old = model.get_output_embeddings().weight
     new = old[torch.arange(rows, device=old.device) % len(old)]
     ids = torch.arange(CONTEXT, device=old.device).unsqueeze(0) % len(old)
-    check_logits(model(input_ids=ids).logits)
     body = model.base_model
-    cache = body(input_ids=ids, use_cache=True).past_key_values
+    read = body(input_ids=ids, use_cache=True)
+    check_logits(torch.nn.functional.linear(read.last_hidden_state, old))
+    cache = read.past_key_values
     state = torch.zeros((1, old.shape[1]), dtype=old.dtype, device=old.device)
     found = [
         (

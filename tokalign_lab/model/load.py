@@ -134,8 +134,13 @@ def _further_weights(folder: Path) -> list[str]:
         return []
     for index in (folder / SAFE_WEIGHTS_INDEX_NAME, folder / WEIGHTS_INDEX_NAME):
         if index.is_file():
-            return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            return indexed_files(index)
     return [WEIGHTS_NAME]
+
+
+def indexed_files(index: Path) -> list[str]:
+    """Return the names of the files that an index of weights lists, each once, sorted."""
+    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ then not missing are the ones that this tensor fills.
 from __future__ import annotations
 
 import copy
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.files import hash_of
-from tokalign_lab.model.load import load_outline, quiet
+from tokalign_lab.model.load import indexed_files, load_outline, quiet
 from tokalign_lab.model.quantised import (
     check_rows_are_plain,
     config_of,
@@ -118,7 +117,7 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
     if not index.is_file():
         return None
     with plain_read_errors(lambda reason: f"{index} is damaged ({reason}); fetch it again."):
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = indexed_files(index)
         for file in files:
             if Path(file).name != file or not (folder / file).is_file():  # it must not lead out of the folder
                 raise ValueError(f"it names the file {file!r}, which is not in its folder")

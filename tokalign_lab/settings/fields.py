@@ -62,6 +62,7 @@ class Option:
     default : None if it is required
     required : whether it must be given
     help, path : as for `option`
+    bounds : `least`, `most`, `above` and `below` of `option`
     flag : option on the command line, "--on/--off" for a bool; "" for an argument
     """
 
@@ -73,6 +74,7 @@ class Option:
     help: str
     flag: str
     path: bool
+    bounds: Mapping[str, float | None]
 
     def words(self, value: Any) -> list[str]:
         """Return the command-line words for a value; an empty value is "" if the default is not empty."""
@@ -102,11 +104,11 @@ class Settings:
         dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
-        """Refuse values of the wrong type or out of bounds: the setting, its value and what it must be."""
-        for one, field in zip(self.options(), dataclasses.fields(self), strict=True):  # type: ignore[arg-type]
+        """Convert values to their types; refuse a wrong type or a value out of bounds in one sentence."""
+        for one in self.options():
             value = _convert(one, getattr(self, one.name))
             object.__setattr__(self, one.name, value)
-            _check_bounds(one.name, value, field.metadata["bounds"])
+            _check_bounds(one.name, value, one.bounds)
 
     @classmethod
     def options(cls) -> list[Option]:
@@ -120,7 +122,8 @@ class Settings:
             name = field.name.replace("_", "-")
             flag = about["flag"] or ("" if must else f"--{name}/--no-{name}" if kind is bool else f"--{name}")
             given = None if must else default
-            found.append(Option(field.name, kind, optional, given, must, about["help"], flag, about["path"]))
+            limits = about["bounds"]
+            found.append(Option(field.name, kind, optional, given, must, about["help"], flag, about["path"], limits))
         return found
 
     @classmethod

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte as bits_per_byte
     from tokalign_lab.evaluation.breakdown import breakdown as breakdown
     from tokalign_lab.evaluation.diagnosis import diagnose as diagnose
+    from tokalign_lab.evaluation.diagnosis import with_new_rows as with_new_rows
     from tokalign_lab.evaluation.held_out import held_out_precision as held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon as score_lexicon
     from tokalign_lab.evaluation.tasks import score_tasks as score_tasks
@@ -59,6 +60,7 @@ _MODULES = {
     "score_tasks": "evaluation.tasks",
     "split_documents": "documents",
     "tokenize_pair": "corpus",
+    "with_new_rows": "evaluation.diagnosis",
 }
 __all__ = sorted(_MODULES)
 

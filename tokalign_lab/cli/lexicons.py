@@ -10,12 +10,10 @@ import typer
 
 from tokalign_lab import console
 from tokalign_lab.cli.command import SentenceEncoder, app, check_out, command
-from tokalign_lab.errors import InputError
 from tokalign_lab.settings.kinds import AdviseSettings, AlignSettings, CompareSettings, ScoreSettings, TextSettings
 
 if TYPE_CHECKING:
     from tokalign_lab.evaluation.measured_moves import ExpectedLoss
-    from tokalign_lab.vocabulary import Vocabulary
 
 
 @command(app, "overlap")
@@ -190,7 +188,7 @@ def diagnose(
     """Check a lexicon and list its problems, with evidence and advice."""
     from tokalign_lab import catalog
     from tokalign_lab.documents import read_parts
-    from tokalign_lab.evaluation.diagnosis import diagnose as run
+    from tokalign_lab.evaluation import diagnosis
     from tokalign_lab.model.load import load_model
     from tokalign_lab.pipeline import open_lexicon
 
@@ -198,31 +196,24 @@ def diagnose(
     if model:
         table.check(catalog.load_vocabulary(model))
     if moved:
-        _check_moved(catalog.load_vocabulary(moved), target)
+        diagnosis.check_moved(catalog.load_vocabulary(moved), target)
     read = TextSettings.from_dict(table.provenance.get("split", {}) | {"text": text or ["default"]})
     documents = read_parts(read, ("held_out",))[1] if moved else ()
     models = [load_model(name, device="cpu", dtype="auto") if name else None for name in (model, moved)]
-    diagnosis = run(table, source, target, model=models[0], moved=models[1], documents=documents)
-    result = {"lexicon": str(lexicon), **diagnosis.to_dict()}
+    found = diagnosis.diagnose(table, source, target, model=models[0])
+    if models[1] is not None:
+        found = diagnosis.with_new_rows(found, table, target, models[1], documents)
+    result = {"lexicon": str(lexicon), **found.to_dict()}
 
     def show() -> None:
-        console.stdout.print(f"{lexicon}: {diagnosis.verdict}", style="bold", soft_wrap=True, markup=False)
-        for finding in diagnosis.findings:
+        console.stdout.print(f"{lexicon}: {found.verdict}", style="bold", soft_wrap=True, markup=False)
+        for finding in found.findings:
             line = f"{finding.severity:<5} {finding.name}: {finding.evidence} {finding.advice}".rstrip()
             console.stdout.print(line, soft_wrap=True, markup=False)
             if finding.examples and finding.severity != "ok":
                 console.stdout.print(f"      e.g. {', '.join(finding.examples)}", soft_wrap=True, markup=False)
 
     return result, show
-
-
-def _check_moved(moved: Vocabulary, target: Vocabulary) -> None:
-    """Refuse a model in which ids of the target are other tokens; it may have kept control tokens after them."""
-    if moved.size < target.size or any(moved.raw_token(i) != target.raw_token(i) for i in range(target.size)):
-        raise InputError(
-            f"The model '{moved.name}' has another tokenizer ({moved.size:,} tokens) than the lexicon's target "
-            f"'{target.name}' ({target.size:,} tokens), so it was not made from it; name the model that was."
-        )
 
 
 @command(app, "compare", needs=dict.fromkeys(("encoder", "max_bytes", "seed"), "text"))

@@ -19,7 +19,8 @@ import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.documents import Document
-from tokalign_lab.evaluation.finding import Case, Finding, Findings
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.finding import NEW_ROWS, Case, Finding, Findings
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.row_findings import row_findings
 from tokalign_lab.evaluation.text_findings import pair_findings, text_findings
@@ -59,13 +60,11 @@ def diagnose(
     target: Vocabulary,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
     model: PreTrainedModel | None = None,
-    moved: PreTrainedModel | None = None,
-    documents: Sequence[Document] = (),
     progress: Progress = silent,
 ) -> Diagnosis:
     """Diagnose a lexicon.
 
-    Raises `InputError` if lexicon, vectors or model belong to other tokenizers, or `moved` is given without text.
+    Raises `InputError` if lexicon, vectors or model belong to other tokenizers.
 
     Parameters
     ----------
@@ -77,8 +76,6 @@ def diagnose(
         Source and target vectors in one space, as saved with the lexicon; adds a finding about how well they match.
     model
         The source model; adds findings about rows that are built from zero or untrained rows.
-    moved, documents
-        A model made from the lexicon, and held-out text; add findings about the new rows (`row_gate`).
     progress
         Called with each group of findings.
     """
@@ -90,13 +87,41 @@ def diagnose(
         ("text", lambda: text_findings(case)),
         ("tokenizers", lambda: pair_findings(case)),
     ]
-    if moved is not None:
-        from tokalign_lab.evaluation.row_gate import row_gate  # imports torch, which takes a second
-
-        new = np.flatnonzero(~np.isin(case.origin, ("identical", "role", "hole")))
-        steps.append(("new rows", lambda: row_gate(moved, target, documents, new)))
     findings: list[Finding] = []
     for number, (words, check) in enumerate(steps):
         progress(number / len(steps), words)
         findings += check()
     return Diagnosis(findings)
+
+
+def with_new_rows(
+    diagnosis: Diagnosis, lexicon: Lexicon, target: Vocabulary, moved: PreTrainedModel, documents: Sequence[Document]
+) -> Diagnosis:
+    """Return a diagnosis with findings about the new rows of a model made from the lexicon (`row_gate`).
+
+    Earlier findings about new rows are replaced. Raises `InputError` as `row_gate` does.
+
+    Parameters
+    ----------
+    diagnosis : the diagnosis of the lexicon
+    lexicon, target : the lexicon and its target tokenizer
+    moved : the model
+    documents : held-out text
+    """
+    from tokalign_lab.evaluation.row_gate import row_gate  # imports torch, which takes a second
+
+    new = np.flatnonzero(~lexicon.table["origin"].isin(("identical", "role", "hole")))
+    kept = [finding for finding in diagnosis.findings if finding.name not in NEW_ROWS]
+    return Diagnosis(kept + row_gate(moved, target, documents, new))
+
+
+def check_moved(moved: Vocabulary, target: Vocabulary) -> None:
+    """Check that a model was made with the target tokenizer of a lexicon.
+
+    Raises `InputError` if ids of the target are other tokens in it. It may have kept control tokens after them.
+    """
+    if moved.size < target.size or any(moved.raw_token(i) != target.raw_token(i) for i in range(target.size)):
+        raise InputError(
+            f"The model '{moved.name}' has another tokenizer ({moved.size:,} tokens) than the lexicon's target "
+            f"'{target.name}' ({target.size:,} tokens), so it was not made from it; name the model that was."
+        )

@@ -19,7 +19,7 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.documents import Document, read_parts
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
+from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose, with_new_rows
 from tokalign_lab.evaluation.finding import MOST_IDS, NEW_ROWS, Finding, several
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import diagnosis_of, model_of_lexicon
@@ -132,7 +132,7 @@ class DiagnosisPanel(Panel):
         self._check()
 
     def check_new_rows(self) -> None:
-        """Run all checks, and also those of the new rows of the model that was made from the lexicon (`row_gate`).
+        """Check the new rows of the model that was made from the lexicon, too (`row_gate`).
 
         Raises `InputError` if no run has made a model from it.
         """
@@ -142,8 +142,9 @@ class DiagnosisPanel(Panel):
         self._check(folder)
 
     def _check(self, folder: Path | None = None) -> None:
-        """Run all checks; those of new rows on the model in `folder`."""
-        self._show_status("Loading both tokenizers …")
+        """Run the checks of the lexicon, or only those of the new rows of the model in `folder`."""
+        known = self.diagnosis if folder is not None else self._found
+        self._show_status("Loading both tokenizers …" if known is None else "Checking the model's new rows …")
         self._allow_again(False)
 
         def work(wanted: Callable[[], bool]) -> Diagnosis:
@@ -151,11 +152,11 @@ class DiagnosisPanel(Panel):
                 if wanted():
                     self._show_status(f"Checking {len(self.lexicon):,} rows: {words} …")
 
-            if self._found is not None:
-                return self._found
+            if known is not None and folder is None:
+                return known
             source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))
-            moved, documents = (None, ()) if folder is None else self._moved(folder)
-            return diagnose(self.lexicon, source, target, self._vectors, self._model, moved, documents, report)
+            found = known or diagnose(self.lexicon, source, target, self._vectors, self._model, report)
+            return found if folder is None else with_new_rows(found, self.lexicon, target, *self._moved(folder))
 
         def show(found: Diagnosis) -> None:
             self.clear_error()
